@@ -1,0 +1,1 @@
+"""Where a SparkSession comes from, and the shape of the machines it runs on."""

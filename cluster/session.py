@@ -1,0 +1,97 @@
+"""Gives every job its SparkSession: the running one, spark-submit's, or a new one with Delta Lake on this machine."""
+
+import os
+import sys
+from dataclasses import dataclass
+
+from pyspark import SparkConf, SparkContext
+from pyspark.sql import SparkSession
+
+from cluster.delta import SESSION_CONF, jar_conf, require_delta
+from cluster.java import check_java
+from cluster.launch import launch_jvm
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Where and how to run. A session that spark-submit or a notebook has started is used as it is."""
+
+    master: str | None = None
+    """Spark master URL; default: this machine with all its cores."""
+    jars: str | None = None
+    """Folder of Delta Lake's JARs, where no Maven repository is at hand; default: $MKDM_JARS, or Spark's resolver."""
+    executor_cores: int | None = None
+    """Cores of one executor; scoring gives them all to its one task. Default: all cores of the machine."""
+    driver_memory: str = "4g"
+    """Heap of the driver, which on one machine is the executor too."""
+    executor_memory: str | None = None
+    """Heap of each executor, where there is a cluster; default: Spark's."""
+
+
+def start_session(config: ClusterConfig, app_name: str, extra_conf: dict[str, str] | None = None) -> SparkSession:
+    """The session for a job.
+
+    Args:
+        extra_conf: settings of a session that is started here, over our own.
+
+    Raises:
+        ClusterError: Java is missing or unfit, Delta's JARs cannot be had, or a given session lacks Delta Lake.
+    """
+    running = SparkSession.getActiveSession()
+    if running is not None:
+        require_delta(running)
+        return running
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started the JVM
+        SparkContext._ensure_initialized()  # or else SparkConf does not know what spark-submit was given
+        builder = SparkSession.builder.appName(app_name)
+        for key, value in {**SESSION_CONF, **_one_task_conf(SparkConf())}.items():
+            builder = builder.config(key, value)
+        spark = builder.getOrCreate()
+        require_delta(spark)
+        return spark
+    check_java()
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers would take python3 from PATH
+    conf = SparkConf().setAppName(app_name)
+    for key, value in {**_own_conf(config), **jar_conf(config.jars), **(extra_conf or {})}.items():
+        conf.set(key, value)
+    started = SparkContext._gateway is not None  # by a session that was stopped; its JVM has the JARs
+    return SparkSession(SparkContext.getOrCreate(conf) if started else launch_jvm(conf))
+
+
+def _own_conf(config: ClusterConfig) -> dict[str, str]:
+    cores = config.executor_cores or os.cpu_count() or 1
+    conf = {
+        **SESSION_CONF,
+        "spark.master": config.master or f"local[{cores}]",
+        "spark.driver.memory": config.driver_memory,
+        "spark.ui.showConsoleProgress": "false",  # jobs show their own
+        "spark.executor.heartbeatInterval": "2s",  # carries their progress
+        "spark.task.cpus": str(cores),
+    }
+    if config.master is not None and not config.master.startswith("local"):
+        conf["spark.executor.cores"] = str(cores)
+        if config.executor_memory:
+            conf["spark.executor.memory"] = config.executor_memory
+    else:  # one machine: the model needs the cores, so the JVM compiles lightly and Delta reads its log in one task
+        conf["spark.databricks.delta.snapshotPartitions"] = "1"
+        conf["spark.sql.shuffle.partitions"] = str(cores)
+        conf["spark.driver.extraJavaOptions"] = "-XX:TieredStopAtLevel=1"
+    return conf
+
+
+def _one_task_conf(submitted: SparkConf) -> dict[str, str]:
+    """spark.task.cpus = executor cores, where spark-submit was told the latter and not the former."""
+    cores = submitted.get("spark.executor.cores")
+    if submitted.get("spark.master", "").startswith("local["):  # type: ignore[union-attr]
+        cores = submitted.get("spark.master", "")[len("local[") : -1].split(",")[0]  # type: ignore[index]
+        cores = str(os.cpu_count() or 1) if cores == "*" else cores
+    return {"spark.task.cpus": cores} if cores and not submitted.contains("spark.task.cpus") else {}
+
+
+def task_slots(spark: SparkSession) -> int:
+    """How many tasks the session runs at once; 1 where it does not say."""
+    context = getattr(spark, "sparkContext", None)
+    if context is None:
+        return 1
+    cpus = context.getConf().get("spark.task.cpus") or "1"
+    return max(1, int(context.defaultParallelism) // int(cpus))

@@ -1,0 +1,17 @@
+"""Names of columns that more than one folder speaks of."""
+
+QUERY_ID = "query_id"
+PASSAGE_ID = "passage_id"
+QUERY = "query"
+PASSAGE = "passage"
+SCORE = "score"
+GOLDEN_LABEL = "golden_label"
+ERROR_CODE = "error_code"
+ERROR_MESSAGE = "error_message"
+TOKENS = "tokens"
+PADDED_TOKENS = "padded_tokens"
+LOAD_ID = "load_id"
+CONTENT_HASH = "content_hash"
+
+PAIR_KEY = (QUERY_ID, PASSAGE_ID)
+PAIR = (QUERY_ID, PASSAGE_ID, QUERY, PASSAGE)

@@ -1,0 +1,67 @@
+"""From a command line to frozen dataclasses: flags over a YAML file over defaults, attribute docstrings as help."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from mkdm.errors import ConfigError, MkdmError
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+def parse_config(prog: str, argv: Sequence[str] | None, *classes: type) -> list[Any]:
+    """Fill config dataclasses from `argv`.
+
+    Every field becomes a flag with hyphens; `--config FILE.yaml` sets fields by their names; `--print-config` prints
+    them all. `--help` prints the attribute docstrings and exits.
+
+    Args:
+        prog: the command's name in the help.
+        argv: the arguments, by default those of the process.
+        classes: dataclasses without a field in common; the first one's docstring introduces the help.
+
+    Returns:
+        One instance of each class.
+
+    Raises:
+        ConfigError: an unknown flag, a missing one, or a value of the wrong type.
+    """
+    parser = ArgumentParser(prog=prog, description=(classes[0].__doc__ or "").partition("\n")[0], exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file of settings; flags after it win.")
+    for cls in classes:
+        parser.add_class_arguments(cls)
+    for action in parser._actions:  # jsonargparse knows no other way to spell flags with hyphens
+        hyphens = [option.replace("_", "-") for option in action.option_strings]
+        parser._option_string_actions.update(dict.fromkeys(hyphens, action))
+        action.option_strings = hyphens
+    try:
+        values = parser.parse_args(argv)
+        return [cls(**{field.name: values[field.name] for field in fields(cls)}) for cls in classes]
+    except argparse.ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split()) + f" (see {prog} --help)") from error
+
+
+def run_command(
+    main: Callable[[Sequence[str] | None], None],
+    argv: Sequence[str] | None = None,
+    also: tuple[type[Exception], ...] = (),
+) -> None:
+    """Run a command: an error that the user can mend becomes one line on stderr and exit code 2.
+
+    Args:
+        also: errors of other folders that are such, besides `MkdmError`. Any other fault keeps its traceback.
+    """
+    try:
+        main(argv)
+    except Exception as error:
+        if not isinstance(error, (MkdmError, *also)):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None

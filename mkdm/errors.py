@@ -1,0 +1,50 @@
+"""What can go wrong, named: exceptions that stop a command, and codes that reject one row."""
+
+from enum import StrEnum
+
+
+class MkdmError(Exception):
+    """A fault that the user can mend. The command line prints its text on one line and exits 2.
+
+    The text says what is wrong, where, and what to do about it.
+    """
+
+
+class ConfigError(MkdmError):
+    """A flag, setting or combination of them that cannot work."""
+
+
+class ModelError(MkdmError):
+    """A model folder that is missing, incomplete, changed, or of a kind that is not supported."""
+
+
+class InputError(MkdmError):
+    """An input table or file that is missing, empty, or has the wrong columns or types."""
+
+
+class ClusterError(MkdmError):
+    """Spark, Java or Delta's JARs could not be started or found."""
+
+
+class RejectRateError(MkdmError):
+    """More rows were rejected than `--max-reject-rate` allows."""
+
+
+class RunFailedError(MkdmError):
+    """A run that stopped part way; what it had committed stays and the same command goes on from there."""
+
+
+class RejectCode(StrEnum):
+    """Why one row was rejected: the `error_code` of `rejected_pairs`."""
+
+    NULL_KEY = "null_key"
+    DUPLICATE_KEY = "duplicate_key"
+    NULL_QUERY = "null_query"
+    NULL_PASSAGE = "null_passage"
+    EMPTY_QUERY = "empty_query"
+    EMPTY_PASSAGE = "empty_passage"
+    INVALID_TEXT = "invalid_text"
+    QUERY_TOO_LONG = "query_too_long"
+    TOKENIZER_ERROR = "tokenizer_error"
+    MODEL_ERROR = "model_error"
+    NON_FINITE_SCORE = "non_finite_score"

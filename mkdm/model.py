@@ -1,0 +1,199 @@
+"""The MKDM student: the first k layers of a BERT-like encoder, one golden header, one soft header per teacher.
+
+Yang et al., "Model Compression with Multi-Task Knowledge Distillation for Web-scale Question Answering System",
+arXiv 1904.09636; equations are cited by their number there.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.configuration_utils import SubConfigSpec
+from transformers.utils.generic import ModelOutput
+
+from mkdm.errors import ConfigError, ModelError
+from mkdm.quiet import quiet_transformers
+
+
+class MkdmConfig(PreTrainedConfig):
+    """Shape of a student.
+
+    Args:
+        encoder_config: the Hugging Face config of the encoder, already cut to k layers.
+        teacher_ids: one id per soft header, in the order of the headers; empty for a student of golden labels.
+        alpha: the weight α of the soft losses in (5), in [0, 1]; with 1 the output (6) leaves the golden header out.
+        max_length: tokens of a pair, special tokens included, that the student was trained with.
+
+    Raises:
+        ConfigError: alpha outside [0, 1], or alpha = 1 without a teacher, which leaves no header to answer.
+    """
+
+    model_type = "mkdm"
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
+        "encoder_config": SubConfigSpec(AutoConfig, model_type="bert", init_kwargs={"num_hidden_layers": 3})
+    }
+
+    encoder_config: Any = None
+    teacher_ids: list[str] | tuple[str, ...] = ()
+    alpha: float = 0.9
+    max_length: int = 512
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.teacher_ids = list(self.teacher_ids)
+        if not 0.0 <= self.alpha <= 1.0:
+            raise ConfigError(f"alpha is {self.alpha}; it must lie in [0, 1]")
+        if self.alpha == 1.0 and not self.teacher_ids:
+            raise ConfigError("alpha is 1 but there is no teacher, so no header is left to answer: lower alpha")
+
+    @property
+    def num_layers(self) -> int:
+        """k, the number of encoder layers."""
+        return int(self.encoder_config.num_hidden_layers)
+
+    @property
+    def num_teachers(self) -> int:
+        """n, the number of soft headers."""
+        return len(self.teacher_ids)
+
+
+@dataclass
+class MkdmOutput(ModelOutput):
+    """What the student says of B pairs.
+
+    Attributes:
+        score: float[B], the output O of (6), in [0, 1].
+        golden_logits: float[B, 2], W_g h1; softmax gives P of (1).
+        soft_logits: float[B, n], W_s,i h1; sigmoid gives R_i of (3).
+    """
+
+    score: Tensor | None = None
+    golden_logits: Tensor | None = None
+    soft_logits: Tensor | None = None
+
+
+def output_score(golden_logits: Tensor, soft_logits: Tensor, alpha: float) -> Tensor:
+    """Output (6): O = (P(1) + Σ R_i) / (1 + n); with α = 1 the mean of the soft headers alone.
+
+    Args:
+        golden_logits: float[B, 2]
+        soft_logits: float[B, n]
+
+    Returns:
+        float32[B] in [0, 1]
+    """
+    soft = torch.sigmoid(soft_logits.float())  # (3)
+    if alpha == 1.0:
+        return soft.mean(dim=1)
+    golden = torch.softmax(golden_logits.float(), dim=1)[:, 1]  # (1)
+    return (golden + soft.sum(dim=1)) / (1 + soft.shape[1])
+
+
+class MkdmModel(PreTrainedModel):
+    """The student. Any encoder that `AutoModel` builds and whose first token stands for the pair will do."""
+
+    config_class = MkdmConfig
+    base_model_prefix = "encoder"
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: MkdmConfig) -> None:
+        super().__init__(config)
+        self.encoder = _without_pooler(AutoModel.from_config(config.encoder_config))
+        hidden_size = config.encoder_config.hidden_size
+        dropout = getattr(config.encoder_config, "hidden_dropout_prob", None)
+        self.dropout = nn.Dropout(getattr(config.encoder_config, "dropout", 0.1) if dropout is None else dropout)
+        self.golden_header = nn.Linear(hidden_size, 2)
+        self.soft_headers = nn.Linear(hidden_size, config.num_teachers) if config.num_teachers else None
+        self.post_init()
+
+    @classmethod
+    def from_encoder(
+        cls,
+        folder: str | Path,
+        num_layers: int = 3,
+        teacher_ids: tuple[str, ...] = (),
+        alpha: float = 0.9,
+        max_length: int | None = None,
+    ) -> "MkdmModel":
+        """A fresh student that starts from the first `num_layers` layers of a pretrained encoder.
+
+        Args:
+            folder: Hugging Face folder with config.json and safetensors; read offline.
+            max_length: tokens of a pair; by default all that the encoder has positions for.
+
+        Raises:
+            ModelError: the folder does not load, or has fewer layers than asked for.
+        """
+        try:
+            encoder_config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"no encoder at {folder}: {first_line(error)}") from error
+        if not 1 <= num_layers <= encoder_config.num_hidden_layers:
+            raise ModelError(f"{folder} has {encoder_config.num_hidden_layers} layers; cannot take {num_layers}")
+        encoder_config.num_hidden_layers = num_layers
+        try:
+            with quiet_transformers():  # the layers above k are left out on purpose, and would be listed one by one
+                encoder = AutoModel.from_pretrained(
+                    folder,
+                    config=encoder_config,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                )
+        except (OSError, ValueError) as error:
+            raise ModelError(f"cannot load the encoder at {folder}: {first_line(error)}") from error
+        config = MkdmConfig(
+            encoder_config=encoder_config,
+            teacher_ids=list(teacher_ids),
+            alpha=alpha,
+            max_length=max_length or usable_positions(encoder),
+        )
+        config.encoder_config.name_or_path = ""  # a path of the machine it was made on is no business of a reader
+        student = cls(config)
+        student.encoder = _without_pooler(encoder)
+        return student
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> MkdmOutput:
+        """Score B encoded pairs of padded length L.
+
+        Args:
+            input_ids: int64[B, L], [CLS] query [SEP] passage [SEP] and padding.
+            attention_mask: int64[B, L], 1 at tokens and 0 at padding.
+            token_type_ids: int64[B, L], for the encoders that know them.
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
+        h1 = self.dropout(self.encoder(**inputs).last_hidden_state[:, 0])  # [B, H], the hidden state of [CLS]
+        golden_logits = self.golden_header(h1)
+        soft_logits = h1.new_zeros(len(h1), 0) if self.soft_headers is None else self.soft_headers(h1)
+        score = output_score(golden_logits, soft_logits, self.config.alpha)
+        return MkdmOutput(score=score, golden_logits=golden_logits, soft_logits=soft_logits)
+
+
+def _without_pooler(encoder: Any) -> Any:
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # the headers read h1 itself
+    return encoder
+
+
+def usable_positions(encoder: Any) -> int:
+    """How many tokens the encoder has positions for; RoBERTa and its kin lose those up to the padding index."""
+    table = encoder.embeddings.position_embeddings
+    return int(table.num_embeddings) - (0 if table.padding_idx is None else table.padding_idx + 1)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, for errors that are shown on one line."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+AutoConfig.register("mkdm", MkdmConfig)
+AutoModel.register(MkdmConfig, MkdmModel)

@@ -1,0 +1,135 @@
+"""Scores query–passage pairs with any model and backend: sorted by length, batched by token budget, order restored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mkdm.backend import Backend, LoadedBackend, load_backend
+from mkdm.batching import token_budget_batches
+from mkdm.encoding import EncodedPairs, PairEncoder, RowError, bisect_failures
+from mkdm.errors import ConfigError, InputError, RejectCode
+
+WINDOW = 4096
+"""Rows that `Scorer.score` sorts together: enough for tight batches, few enough to hold their token ids."""
+
+
+@dataclass(frozen=True)
+class WindowScores:
+    """What came of n pairs, in their order.
+
+    Attributes:
+        scores: float32[n] in [0, 1]; NaN where the row has an error.
+        tokens: int32[n], tokens of the pair with special tokens; 0 for a row that never reached the model.
+        padded_tokens: int32[n], tokens that the model computed for the row, padding included.
+        errors: by row number.
+    """
+
+    scores: NDArray[np.float32]
+    tokens: NDArray[np.int32]
+    padded_tokens: NDArray[np.int32]
+    errors: dict[int, RowError]
+
+
+class Scorer:
+    """A loaded model that scores pairs.
+
+    Attributes:
+        backend: what runs the model.
+        model_version: content hash of the model folder.
+        max_length: tokens of a pair at most; the passage is cut to fit, the query never.
+        token_budget: padded tokens of a batch.
+    """
+
+    def __init__(self, loaded: LoadedBackend, max_length: int | None = None, token_budget: int | None = None) -> None:
+        if max_length is not None and not 0 < max_length <= loaded.max_length:
+            raise ConfigError(f"--max-length is {max_length}; this model takes 1 to {loaded.max_length} tokens")
+        if token_budget is not None and token_budget < 1:
+            raise ConfigError(f"--token-budget is {token_budget}; it must be at least 1")
+        self.backend: Backend = loaded.backend
+        self.model_version = loaded.model_version
+        self.max_length = max_length or loaded.max_length
+        self.token_budget = token_budget or loaded.backend.token_budget
+        self._encoder = PairEncoder(loaded.tokenizer, self.max_length)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        backend: str = "auto",
+        precision: str = "auto",
+        max_length: int | None = None,
+        token_budget: int | None = None,
+    ) -> "Scorer":
+        """Load a student or teacher from a folder.
+
+        Args:
+            folder: Hugging Face folder: safetensors, config.json, fast tokenizer.
+            backend: auto or torch.
+            precision: auto (the fastest the machine has), fp32, bf16 or fp16.
+            max_length: tokens of a pair; default: as the model was trained.
+            token_budget: padded tokens of a batch; default: what suits the device.
+
+        Raises:
+            ModelError: the folder is missing, incomplete, changed, or no model that scores pairs.
+            ConfigError: a setting that the model or machine cannot meet.
+        """
+        return cls(load_backend(folder, backend, precision), max_length, token_budget)
+
+    def score(self, queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
+        """Score n pairs.
+
+        Args:
+            queries: n texts.
+            passages: n texts.
+
+        Returns:
+            float32[n] in [0, 1], in the order of the input.
+
+        Raises:
+            InputError: the lengths differ, or a pair cannot be scored; the text names the first such pair.
+        """
+        if len(queries) != len(passages):
+            raise InputError(f"{len(queries)} queries but {len(passages)} passages: give one passage per query")
+        scores = np.zeros(len(queries), dtype=np.float32)
+        for start in range(0, len(queries), WINDOW):
+            window = slice(start, start + WINDOW)
+            result = self.score_window(queries[window], passages[window])
+            if result.errors:
+                row, error = min(result.errors.items())
+                raise InputError(f"pair {start + row} cannot be scored: {error.message} ({error.code})")
+            scores[window] = result.scores
+        return scores
+
+    def score_window(self, queries: Sequence[str | None], passages: Sequence[str | None]) -> WindowScores:
+        """Score n pairs, sorted together; a pair that cannot be scored becomes an error of its row, never an exception.
+
+        A batch that raises is halved until the row at fault stands alone.
+        """
+        pairs = self._encoder.encode(queries, passages)
+        result = WindowScores(
+            scores=np.full(len(queries), np.nan, dtype=np.float32),
+            tokens=pairs.lengths,
+            padded_tokens=np.zeros(len(queries), dtype=np.int32),
+            errors=dict(pairs.errors),
+        )
+        good = np.flatnonzero(pairs.lengths)
+        for batch in token_budget_batches(pairs.lengths[good], self.token_budget):
+            self._score_rows(pairs, good[batch], result)
+        for row in np.flatnonzero(~np.isfinite(result.scores)):
+            message = f"the model's score is {result.scores[row]}"
+            result.errors.setdefault(int(row), RowError(RejectCode.NON_FINITE_SCORE, message))
+        return result
+
+    def _score_rows(self, pairs: EncodedPairs, rows: NDArray[np.int64], result: WindowScores) -> None:
+        def run(part: list[int]) -> None:
+            batch = self._encoder.batch(pairs, np.array(part))
+            result.scores[part] = self.backend.score(batch)
+            result.padded_tokens[part] = batch.input_ids.shape[1]
+
+        def fail(row: int, error: Exception) -> None:
+            result.errors[row] = RowError(RejectCode.MODEL_ERROR, f"{type(error).__name__}: {error}")
+
+        bisect_failures(rows.tolist(), run, fail)
