@@ -1,0 +1,33 @@
+"""The `mkdm` command: `mkdm JOB --flag …` runs `JOB`'s module."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from jobs.command import run_job
+
+COMMANDS = {
+    "score": ("jobs.score", "score every pair of a table"),
+    "demo": ("jobs.demo", "score the shipped sample and show what came of it"),
+    "train": ("mkdm.train", "fine-tune a student on golden labels"),
+    "benchmark": ("jobs.benchmark", "measure the job and the scorer beside the usual tools"),
+}
+
+
+def usage() -> str:
+    """The commands, a line each."""
+    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    return "usage: mkdm COMMAND [--flag VALUE …]\n\n" + "\n".join(lines) + "\n\nmkdm COMMAND --help tells its flags."
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command that the first argument names."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in COMMANDS:
+        module, _ = COMMANDS[arguments[0]]
+        run_job(import_module(module).main, arguments[1:])
+    elif not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+    else:
+        print(f"error: no command {arguments[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        raise SystemExit(2)

@@ -1,0 +1,99 @@
+"""Reads the pairs of a job at a pinned version, from a Delta table or from a file, and checks that they are pairs."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.functions import col
+from pyspark.sql.types import IntegralType, StringType
+
+from jobs.warehouse import Table
+from mkdm.columns import PAIR, PAIR_KEY
+from mkdm.errors import InputError
+
+_FORMATS = {".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class PinnedPairs:
+    """Pairs as they stood at one version.
+
+    Attributes:
+        rows: query_id, passage_id, query, passage, all strings.
+        version: what was pinned: `<table id>@<Delta version>`, or a hash of the files' names, sizes and times.
+        count: how many rows.
+    """
+
+    rows: DataFrame
+    version: str
+    count: int
+
+
+def read_pairs(spark: SparkSession, table: Table, version: int | None) -> PinnedPairs:
+    """Read pairs from a Delta table, or from a Parquet, CSV or JSON Lines file or a folder of them.
+
+    Args:
+        version: the Delta version to pin; None pins the newest. Files have none.
+
+    Raises:
+        InputError: nothing there, a column missing or of the wrong type, no such version, or no row at all.
+    """
+    kind = _file_format(table.location)
+    if kind is None:
+        pinned = table.latest_version() if version is None and table.exists() else version
+        rows = table.read(pinned)
+        label = f"{table.delta().detail().first()['id']}@{pinned}"  # type: ignore[index]
+    elif version is not None:
+        raise InputError(
+            f"--pairs-version {version} is for Delta tables, {table.location} is a {kind} file: leave it out"
+        )
+    else:
+        rows, label = _read_files(spark, table.location, kind), _files_version(spark, table.location)
+    checked = check_pairs(rows, table.location)
+    count = checked.count()
+    if count == 0:
+        raise InputError(f"{table.location} has no row: there is nothing to score")
+    return PinnedPairs(checked, label, count)
+
+
+def check_pairs(rows: DataFrame, where: str) -> DataFrame:
+    """Check names and types; the columns of a pair in their order, ids cast to strings.
+
+    Raises:
+        InputError: says which columns are missing or of which wrong type, and what is there.
+    """
+    missing = [name for name in PAIR if name not in rows.columns]
+    if missing:
+        raise InputError(f"{where} lacks the columns {', '.join(missing)}; it has {', '.join(rows.columns)}")
+    for name in PAIR:
+        kind = rows.schema[name].dataType
+        is_id = name in PAIR_KEY
+        if not (isinstance(kind, StringType) or (is_id and isinstance(kind, IntegralType))):
+            wanted = "string or integer" if is_id else "string"
+            raise InputError(f"column {name} of {where} is {kind.simpleString()}; it must be {wanted}")
+    return rows.select([col(name).cast("string") for name in PAIR])
+
+
+def _file_format(location: str) -> str | None:
+    return _FORMATS.get(Path(location).suffix.lower())
+
+
+def _read_files(spark: SparkSession, path: str, kind: str) -> DataFrame:
+    reader = spark.read
+    if kind == "csv":  # texts hold commas, quotes and line ends: RFC 4180
+        reader = reader.options(header=True, multiLine=True, escape='"')
+    try:
+        return reader.format(kind).load(path)
+    except AnalysisException as error:
+        raise InputError(f"cannot read {path} as {kind}: {str(error).splitlines()[0]}") from error
+
+
+def _files_version(spark: SparkSession, path: str) -> str:
+    jvm = spark._jvm
+    hadoop_path = jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
+    system = hadoop_path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf())
+    files = system.listStatus(hadoop_path)
+    listed = sorted(f"{file.getPath().getName()} {file.getLen()} {file.getModificationTime()}" for file in files)
+    return "files-" + hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]

@@ -1,0 +1,139 @@
+"""The scoring UDF: query and passage in; score, or error_code and error_message, out."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from pyspark import TaskContext
+from pyspark.sql.pandas.functions import pandas_udf
+from pyspark.sql.types import FloatType, IntegerType, StringType, StructField, StructType
+from pyspark.sql.udf import UserDefinedFunction
+
+from mkdm.columns import ERROR_CODE, ERROR_MESSAGE, LOAD_ID, PADDED_TOKENS, SCORE, TOKENS
+from mkdm.errors import ModelError
+
+if TYPE_CHECKING:  # torch is imported on executors alone
+    from mkdm.scorer import Scorer, WindowScores
+
+RESULT = StructType(
+    [
+        StructField(SCORE, FloatType()),
+        StructField(TOKENS, IntegerType()),
+        StructField(PADDED_TOKENS, IntegerType()),
+        StructField(ERROR_CODE, StringType()),
+        StructField(ERROR_MESSAGE, StringType()),
+        StructField(LOAD_ID, StringType()),
+    ]
+)
+MAX_MESSAGE = 500
+"""Characters of an error message that are kept."""
+
+Batches = Iterator[tuple[pd.Series, pd.Series]]
+
+
+@dataclass(frozen=True)
+class ScoringSettings:
+    """What decides a score, besides the texts.
+
+    Attributes:
+        model: folder of the model, at the same path on every executor.
+        model_version: the content hash that the folder must have there.
+        backend: auto or torch.
+        precision: auto, fp32, bf16 or fp16.
+        max_length: tokens of a pair; None as the model was trained.
+        token_budget: padded tokens of a batch; None as suits the device.
+    """
+
+    model: str
+    model_version: str
+    backend: str = "auto"
+    precision: str = "auto"
+    max_length: int | None = None
+    token_budget: int | None = None
+
+
+@dataclass(frozen=True)
+class LoadedScorer:
+    """A scorer and the id of the one load that made it: precision and backend, then a random part."""
+
+    scorer: "Scorer"
+    load_id: str
+
+
+@lru_cache(maxsize=1)
+def loaded_scorer(settings: ScoringSettings) -> LoadedScorer:
+    """Load the model once in this Python worker; Spark keeps the worker from task to task.
+
+    Raises:
+        ModelError: the folder here is not the one that the driver checked.
+        ConfigError: a setting that the model or machine cannot meet.
+    """
+    import torch
+
+    from mkdm.scorer import Scorer
+
+    context = TaskContext.get()
+    if context is not None:
+        torch.set_num_threads(context.cpus())
+    scorer = Scorer.load(
+        settings.model, settings.backend, settings.precision, settings.max_length, settings.token_budget
+    )
+    if scorer.model_version != settings.model_version:
+        raise ModelError(
+            f"the model at {settings.model} on this executor is version {scorer.model_version}, "
+            f"the driver's is {settings.model_version}: give every machine the same folder"
+        )
+    return LoadedScorer(scorer, f"{scorer.backend.precision}-{uuid.uuid4().hex}")
+
+
+def score_udf(settings: ScoringSettings) -> UserDefinedFunction:
+    """An iterator pandas UDF `(query, passage) -> RESULT`.
+
+    It never fails over a row: null or empty text, a query that leaves no room, and whatever tokenizer or model raise
+    come back as error_code and error_message with a null score. It counts as non-deterministic, so that Spark does not
+    run it once more for a filter on its result.
+
+    Args:
+        settings: checked on the driver; see `mkdm.model_folder.model_version`.
+    """
+    score: Callable[[Batches], Iterator[pd.DataFrame]] = _batch_scorer(settings)
+    return pandas_udf(score, RESULT).asNondeterministic()  # type: ignore[call-overload,no-any-return]
+
+
+def _batch_scorer(settings: ScoringSettings) -> Callable[[Batches], Iterator[pd.DataFrame]]:
+    def score(batches: Iterator[tuple[pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
+        from mkdm.scorer import WINDOW
+
+        loaded = loaded_scorer(settings)
+        for queries, passages in batches:
+            for start in range(0, len(queries), WINDOW):
+                window = slice(start, start + WINDOW)
+                result = loaded.scorer.score_window(texts(queries[window]), texts(passages[window]))
+                yield result_frame(result, loaded.load_id)
+
+    return score
+
+
+def texts(column: "pd.Series[str]") -> list[str | None]:
+    """The values of a text column, with None for null."""
+    return [value if isinstance(value, str) else None for value in column]
+
+
+def result_frame(result: "WindowScores", load_id: str) -> pd.DataFrame:
+    """A window's outcome as the columns of RESULT, one row per pair."""
+    size = len(result.scores)
+    errors = [result.errors.get(row) for row in range(size)]
+    failed = pd.Series([error is not None for error in errors], dtype=bool)
+    return pd.DataFrame(
+        {
+            SCORE: pd.Series(result.scores).mask(failed),
+            TOKENS: result.tokens,
+            PADDED_TOKENS: result.padded_tokens,
+            ERROR_CODE: [error and str(error.code) for error in errors],
+            ERROR_MESSAGE: [error and error.message[:MAX_MESSAGE] for error in errors],
+            LOAD_ID: [load_id] * size,
+        }
+    )
