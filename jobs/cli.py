@@ -31,3 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         print(f"error: no command {arguments[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -110,7 +111,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
                 with progress(spark, "scoring", pairs.count):
                     staged.overwrite(transform(pairs.rows.repartition(tasks, QUERY_ID), config))
             totals = commit_staged(staged, outputs, this_run, pairs.count, started)
-        except (PySparkException, RunFailedError) as error:
+        except (PySparkException, Py4JError, RunFailedError) as error:
             record(runs, this_run, FAILED)
             raise RunFailedError(f"run {this_run.run_id} failed: {_cause(error)}") from error
     report = RunReport.of(this_run, totals, outputs)

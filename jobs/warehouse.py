@@ -114,7 +114,7 @@ class Table:
             InputError: there is no Delta table, or it no longer has or not yet has that version.
         """
         if not self.exists():
-            raise InputError(f"no Delta table at {self.location}")
+            raise InputError(f"no Delta table at {self.location} (files are told by .parquet, .csv or .jsonl)")
         reader = self.spark.read
         if version is not None:
             latest = self.latest_version()
@@ -127,11 +127,18 @@ class Table:
             raise InputError(f"cannot read {self.location}: {_one_line(error)}") from error
 
     def create(self, schema: StructType) -> None:
-        """Create the table empty, unless it is there."""
+        """Create the table empty, unless it is there.
+
+        Raises:
+            ConfigError: the place cannot hold a table, such as a schema that does not exist.
+        """
         columns = ", ".join(
             f"{field.name} {field.dataType.simpleString()}{'' if field.nullable else ' NOT NULL'}" for field in schema
         )
-        self.spark.sql(f"CREATE TABLE IF NOT EXISTS {self._sql_name} ({columns}) USING delta")
+        try:
+            self.spark.sql(f"CREATE TABLE IF NOT EXISTS {self._sql_name} ({columns}) USING delta")
+        except AnalysisException as error:
+            raise ConfigError(f"cannot create the table {self.location}: {_one_line(error)}") from error
 
     def append(self, rows: DataFrame, transaction: str) -> None:
         """Append rows once: a second append under the same transaction id writes nothing."""

@@ -1,13 +1,16 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cluster.delta import jar_conf
+from cluster.delta import SESSION_CONF, jar_conf
 from cluster.errors import ClusterError
 from cluster.session import task_slots
+from jobs.warehouse import Table
 
+ROOT = Path(__file__).parent.parent.parent
 JARS = ("io.delta_delta-spark_2.13-4.0.1.jar", "delta-storage-4.0.1.jar", "antlr4-runtime-4.13.1.jar")
 
 
@@ -60,3 +63,37 @@ def test_one_task_at_a_time_fills_the_executor(spark):
     conf = spark.sparkContext.getConf()
     assert conf.get("spark.master") == f"local[{conf.get('spark.task.cpus')}]"
     assert task_slots(spark) == 1
+
+
+def test_spark_submit_equals_mkdm(spark, student_folder, sample_pairs, tmp_path):
+    """Through the JARs that the session here has resolved, which are the same for both commands."""
+    jars = spark.sparkContext.getConf().get("spark.jars")
+    spark.createDataFrame(sample_pairs[:10]).toPandas().to_parquet(tmp_path / "mine.parquet")
+    flags = ["--model", student_folder, "--pairs", str(tmp_path / "mine.parquet"), "--warehouse", str(tmp_path / "w")]
+    conf = [f"--conf={key}={value}" for key, value in SESSION_CONF.items()]
+    quick = [
+        "--master",
+        "local[2]",
+        "--driver-java-options",
+        "-XX:TieredStopAtLevel=1",
+        "--conf=spark.ui.enabled=false",
+    ]
+    submit = [str(Path(sys.executable).parent / "spark-submit"), *quick, "--jars", jars, *conf]
+    environment = {**os.environ, "PYSPARK_PYTHON": sys.executable}
+    command = [*submit, "jobs/score.py", *flags]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "scored            10\n" in done.stdout
+    assert "model loads       1\n" in done.stdout
+    assert Table(spark, str(tmp_path / "w" / "scores")).read().count() == 10
+
+    without = subprocess.run(  # spark-submit passes the script's stderr on to stdout
+        [submit[0], *quick, "jobs/score.py", *flags],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert without.returncode == 2
+    assert "error: Delta Lake's JARs are not on Spark's class path: pass spark-submit --packages" in without.stdout

@@ -174,9 +174,8 @@ def test_crash_between_commits_leaves_nothing_lost_or_double(spark, warehouse, c
 
 
 def test_model_is_evaluated_once_for_all_outputs(spark, warehouse, config):
-    run(spark, config)
     before = len(_python_stages(spark))
-    run(spark, ScoreConfig(**(vars(config) | {"max_length": 77})))
+    run(spark, config)
     assert len(_python_stages(spark)) - before == 1
 
 
@@ -227,6 +226,13 @@ def test_catalog_warehouse(spark, config, sample_pairs):
         assert names == {"pairs", "scores", "rejected_pairs", "runs"}
     finally:
         spark.sql("DROP SCHEMA answers CASCADE")
+
+
+def test_catalog_warehouse_whose_schema_is_not_there(spark, config, tmp_path, sample_pairs):
+    pairs = str(tmp_path / "pairs")
+    Table(spark, pairs).overwrite(spark.createDataFrame(sample_pairs[:5], PAIRS))
+    with pytest.raises(ConfigError, match=r"cannot create the table spark_catalog\.nobody\.scores: .*nobody"):
+        run(spark, ScoreConfig(**(vars(config) | {"warehouse": "spark_catalog.nobody", "pairs": pairs})))
 
 
 def test_one_table_can_be_moved(spark, warehouse, config, tmp_path):
