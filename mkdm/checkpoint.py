@@ -79,9 +79,9 @@ def load_checkpoint(folder: str | Path) -> tuple[PairModel, Any, str]:
             model, report = auto.from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **_OFFLINE
             )
-            tokenizer = AutoTokenizer.from_pretrained(folder, **_OFFLINE)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"cannot load the model at {folder}: {first_line(error)}") from error
+    tokenizer = load_tokenizer(folder)
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(
@@ -94,3 +94,15 @@ def load_checkpoint(folder: str | Path) -> tuple[PairModel, Any, str]:
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(f"the tokenizer at {folder} has more tokens ({len(tokenizer)}) than the model has embeddings")
     return PairModel(model, limit).eval(), tokenizer, version
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """The tokenizer of a folder, read offline.
+
+    Raises:
+        ModelError: there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, **_OFFLINE)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"cannot load the tokenizer at {folder}: {first_line(error)}") from error

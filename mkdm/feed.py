@@ -44,7 +44,7 @@ def read_labelled_pairs(
             share holds the smaller one.
 
     Raises:
-        InputError: no such file, a column is missing, or a pair cannot be encoded.
+        InputError: no such file, a column is missing, the labels are not both 0 and 1, or a pair cannot be encoded.
     """
     needed = ["query_id", "query", "passage", golden_label_column]
     try:
@@ -61,9 +61,12 @@ def read_labelled_pairs(
     if pairs.errors:
         row, fault = min(pairs.errors.items())
         raise InputError(f"row {taken[row]} of {path} cannot be encoded: {fault.message}")
-    labels = np.array([columns[golden_label_column][row] for row in taken], dtype=np.int64)
+    labels = [columns[golden_label_column][row] for row in taken]
+    if set(labels) != {0, 1}:
+        found = ", ".join(sorted(map(str, set(labels)))) or "no row"
+        raise InputError(f"{golden_label_column} of {path} must hold both 0 and 1 and nothing else; it holds {found}")
     sources = [columns["source"][row] for row in taken] if "source" in columns else [""] * len(taken)
-    return LabelledPairs(pairs, labels, sources)
+    return LabelledPairs(pairs, np.array(labels, dtype=np.int64), sources)
 
 
 def stable_share(key: str) -> float:

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from tqdm import tqdm
-from transformers import AutoTokenizer, get_linear_schedule_with_warmup
+from transformers import get_linear_schedule_with_warmup
 
 from mkdm.batching import token_budget_batches
-from mkdm.checkpoint import save_checkpoint
+from mkdm.checkpoint import load_tokenizer, save_checkpoint
 from mkdm.cls_only import keep_cls_only
 from mkdm.config import parse_config, run_command
 from mkdm.encoding import Batch, PairEncoder
@@ -95,12 +95,12 @@ def train(config: TrainConfig) -> dict[str, Any]:
         The validation figures of the kept checkpoint.
 
     Raises:
-        InputError: a file is missing or lacks a column.
-        ModelError: the encoder does not load.
+        InputError: a file is missing, lacks a column, or has other golden labels than both 0 and 1.
+        ModelError: the encoder or its tokenizer does not load.
     """
     torch.manual_seed(config.seed)
-    tokenizer = AutoTokenizer.from_pretrained(config.encoder, local_files_only=True, trust_remote_code=False)
     student = MkdmModel.from_encoder(config.encoder, config.num_layers, max_length=config.max_length)
+    tokenizer = load_tokenizer(config.encoder)
     keep_cls_only(student.encoder)
     for module in student.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -109,8 +109,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     files = (config.train_pairs, config.train_query_share), (config.valid_pairs, config.valid_query_share)
     training, validation = (read_labelled_pairs(p, encoder, config.golden_label_column, share) for p, share in files)
 
-    matcher = TokenMatcher(student, encoder) if config.match_weight else None
     student.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
+    matcher = TokenMatcher(student, encoder) if config.match_weight else None
     groups = _parameter_groups([student, *([matcher] if matcher else [])], config.weight_decay)
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
     steps = config.epochs * -(-len(training) // config.batch_size)

@@ -9,7 +9,7 @@ from tiny_models import SAMPLE, tiny_config
 from transformers import AutoModel
 
 from mkdm.encoding import PairEncoder
-from mkdm.errors import ConfigError, InputError
+from mkdm.errors import ConfigError, InputError, ModelError
 from mkdm.feed import read_labelled_pairs, training_steps
 from mkdm.scorer import Scorer
 from mkdm.train import TrainConfig, main, train
@@ -89,6 +89,19 @@ def test_epoch_has_every_pair_once_in_another_order(labelled, tokenizers):
 def test_missing_column_is_named(encoder_folder, tokenizers):
     with pytest.raises(InputError, match="lacks golden_label; it has query_id"):
         read_labelled_pairs(SAMPLE / "pairs.parquet", PairEncoder(tokenizers["bert"], 64))
+
+
+def test_labels_other_than_zero_and_one_are_refused(labelled, tokenizers, tmp_path):
+    table = pq.read_table(labelled).drop(["golden_label"]).append_column("golden_label", pa.array([None, 2] * 150))
+    pq.write_table(table, tmp_path / "pairs.parquet")
+    with pytest.raises(InputError, match="must hold both 0 and 1 and nothing else; it holds 2, None"):
+        read_labelled_pairs(tmp_path / "pairs.parquet", PairEncoder(tokenizers["bert"], 64))
+
+
+def test_encoder_that_is_not_there(labelled, tmp_path):
+    config = TrainConfig(encoder="nowhere", train_pairs=labelled, valid_pairs=labelled, output=str(tmp_path))
+    with pytest.raises(ModelError, match="no encoder at nowhere"):
+        train(config)
 
 
 def test_number_outside_its_range_is_refused():
