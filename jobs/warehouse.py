@@ -87,10 +87,6 @@ class Table:
         """Whether the location is a name in a catalog."""
         return _NAME.match(self.location) is not None
 
-    @property
-    def _sql_name(self) -> str:
-        return self.location if self.in_catalog else f"delta.`{self.location.replace('`', '``')}`"
-
     def exists(self) -> bool:
         """Whether a Delta table is there."""
         if self.in_catalog:
@@ -136,7 +132,10 @@ class Table:
             f"{field.name} {field.dataType.simpleString()}{'' if field.nullable else ' NOT NULL'}" for field in schema
         )
         try:
-            self.spark.sql(f"CREATE TABLE IF NOT EXISTS {self._sql_name} ({columns}) USING delta")
+            if self.in_catalog:  # Delta's builder does not parse CATALOG.SCHEMA.TABLE
+                self.spark.sql(f"CREATE TABLE IF NOT EXISTS {self.location} ({columns}) USING delta")
+            else:  # and SQL takes no relative path
+                DeltaTable.createIfNotExists(self.spark).location(self.location).addColumns(schema).execute()
         except AnalysisException as error:
             raise ConfigError(f"cannot create the table {self.location}: {_one_line(error)}") from error
 
@@ -158,7 +157,7 @@ class Table:
     def drop(self) -> None:
         """Remove the table and its files."""
         if self.in_catalog:
-            self.spark.sql(f"DROP TABLE IF EXISTS {self._sql_name}")
+            self.spark.sql(f"DROP TABLE IF EXISTS {self.location}")
             return
         jvm: Any = self.spark._jvm
         path = jvm.org.apache.hadoop.fs.Path(self.location)

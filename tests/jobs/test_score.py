@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from pyspark.sql import functions as F
@@ -226,6 +227,16 @@ def test_catalog_warehouse(spark, config, sample_pairs):
         assert names == {"pairs", "scores", "rejected_pairs", "runs"}
     finally:
         spark.sql("DROP SCHEMA answers CASCADE")
+
+
+def test_warehouse_of_a_relative_path(spark, config, tmp_path, sample_pairs):
+    here = Path("build", tmp_path.name)  # Spark's working folder is the one that its JVM was started in
+    try:
+        Table(spark, f"{here}/pairs").overwrite(spark.createDataFrame(sample_pairs[:5], PAIRS))
+        assert run(spark, ScoreConfig(**(vars(config) | {"warehouse": str(here)}))).totals.rows_written == 5
+        assert (here / "scores" / "_delta_log").is_dir()
+    finally:
+        shutil.rmtree(here, ignore_errors=True)
 
 
 def test_catalog_warehouse_whose_schema_is_not_there(spark, config, tmp_path, sample_pairs):
