@@ -134,8 +134,10 @@ class Table:
         try:
             if self.in_catalog:  # Delta's builder does not parse CATALOG.SCHEMA.TABLE
                 self.spark.sql(f"CREATE TABLE IF NOT EXISTS {self.location} ({columns}) USING delta")
-            else:  # and SQL takes no relative path
-                DeltaTable.createIfNotExists(self.spark).location(self.location).addColumns(schema).execute()
+            else:  # nor does it take a relative path
+                system, path = self._hadoop_path()
+                location = system.makeQualified(path).toString()
+                DeltaTable.createIfNotExists(self.spark).location(location).addColumns(schema).execute()
         except AnalysisException as error:
             raise ConfigError(f"cannot create the table {self.location}: {_one_line(error)}") from error
 
@@ -159,9 +161,14 @@ class Table:
         if self.in_catalog:
             self.spark.sql(f"DROP TABLE IF EXISTS {self.location}")
             return
+        system, path = self._hadoop_path()
+        system.delete(path, True)
+
+    def _hadoop_path(self) -> tuple[Any, Any]:
+        """The file system of the location, and the location as Hadoop's Path."""
         jvm: Any = self.spark._jvm
         path = jvm.org.apache.hadoop.fs.Path(self.location)
-        path.getFileSystem(self.spark._jsparkSession.sessionState().newHadoopConf()).delete(path, True)
+        return path.getFileSystem(self.spark._jsparkSession.sessionState().newHadoopConf()), path
 
 
 @dataclass(frozen=True)
