@@ -14,7 +14,7 @@ from mkdm.encoding import Batch, PairEncoder
 from mkdm.errors import ConfigError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-CPU_TOKEN_BUDGET = 1024
+CPU_TOKEN_BUDGET = 2048
 CUDA_TOKEN_BUDGET = 131072
 
 
