@@ -11,6 +11,9 @@ from cluster.delta import SESSION_CONF, jar_conf, require_delta
 from cluster.java import check_java
 from cluster.launch import launch_jvm
 
+_ATTEMPTS = 4
+"""Tries of a task on one machine, as on a cluster, where Spark's default is this; in local mode it is 1."""
+
 
 @dataclass(frozen=True)
 class ClusterConfig:
@@ -62,11 +65,12 @@ def _own_conf(config: ClusterConfig) -> dict[str, str]:
     cores = config.executor_cores or os.cpu_count() or 1
     conf = {
         **SESSION_CONF,
-        "spark.master": config.master or f"local[{cores}]",
+        "spark.master": config.master or f"local[{cores},{_ATTEMPTS}]",
         "spark.driver.memory": config.driver_memory,
         "spark.ui.showConsoleProgress": "false",  # jobs show their own
         "spark.executor.heartbeatInterval": "2s",  # carries their progress
         "spark.task.cpus": str(cores),
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "4096",  # a window of the scorer, whatever the texts' size
     }
     if config.master is not None and not config.master.startswith("local"):
         conf["spark.executor.cores"] = str(cores)

@@ -8,6 +8,9 @@ from jobs.command import run_job
 
 COMMANDS = {
     "score": ("jobs.score", "score every pair of a table"),
+    "rank": ("jobs.rank", "publish the best passages of each query"),
+    "runs": ("jobs.runs", "list the runs, their state, progress and rates"),
+    "maintain": ("jobs.maintain", "compact, cluster and vacuum the tables"),
     "demo": ("jobs.demo", "score the shipped sample and show what came of it"),
     "train": ("mkdm.train", "fine-tune a student on golden labels"),
     "benchmark": ("jobs.benchmark", "measure the job and the scorer beside the usual tools"),

@@ -1,60 +1,105 @@
-"""From a staging table to the outputs: every staged row goes to exactly one of the results and `rejected_pairs`."""
+"""From the staged results of a chunk to the outputs: every staged row goes to exactly one of them, once."""
 
+import math
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.ledger import COMPLETE, Run, Totals, record
+from jobs.ledger import Ledger, Run, Totals
 from jobs.warehouse import Table
-from mkdm.columns import CONTENT_HASH, ERROR_CODE, ERROR_MESSAGE, LOAD_ID, PADDED_TOKENS, PAIR_KEY, SCORE, TOKENS
+from mkdm.columns import (
+    CONTENT_HASH,
+    ERROR_CODE,
+    ERROR_MESSAGE,
+    LOAD_ID,
+    PADDED_TOKENS,
+    PAIR_KEY,
+    QUERY_ID,
+    SCORE,
+    TOKENS,
+)
 from mkdm.errors import RunFailedError
 
+ROWS_PER_FILE = 2_000_000
+"""Rows of one file of `scores`, about 60 MB."""
 
-def commit_staged(staged: Table, outputs: dict[str, Table], run: Run, expected: int, started: float) -> Totals:
-    """Append a run's staged rows to `scores` and `rejected_pairs`, then record it complete.
 
-    Each append carries the run's fingerprint as its transaction, so that after a crash between two of them the next
-    attempt adds only what is missing.
+@dataclass(frozen=True)
+class Output:
+    """A table that takes a part of the staged rows.
+
+    Attributes:
+        rows: the columns of the table, made of the staged rows that belong to it.
+    """
+
+    table: Table
+    rows: Callable[[DataFrame, Run], DataFrame]
+
+
+def commit_chunk(
+    staged: DataFrame,
+    scores: Output,
+    rejects: Output,
+    ledger: Ledger,
+    run: Run,
+    chunk: int,
+    expected: int,
+    began: float,
+) -> Totals:
+    """Append a chunk's staged rows to its two outputs, check what readers now find there, and record the chunk.
+
+    The staged rows are fixed by then, so that after a crash between two commits the next attempt, or another driver,
+    adds the same rows or none.
 
     Args:
-        staged: what `jobs.score.transform` returned.
-        outputs: the tables scores, rejected_pairs and runs.
-        expected: rows that went in.
-        started: `time.monotonic()` at the start of the run.
+        staged: what `jobs.score.transform` returned for the chunk.
+        expected: rows that went into it.
+        began: `time.monotonic()` at the start of the chunk.
 
     Raises:
-        RunFailedError: the staged rows are not as many as went in; nothing was committed.
+        RunFailedError: rows are missing, staged or committed.
     """
-    rows = staged.read()
-    sums = rows.agg(
+    sums = staged.agg(
         F.count("*").alias("all"),
         F.count(ERROR_CODE).alias("rejected"),
-        F.coalesce(F.sum(TOKENS), F.lit(0)).alias("tokens"),
-        F.coalesce(F.sum(PADDED_TOKENS), F.lit(0)).alias("padded"),
+        _sum(F.when(F.col(PADDED_TOKENS) > 0, F.col(TOKENS))).alias("tokens"),
+        _sum(F.col(PADDED_TOKENS)).alias("padded"),
         F.count_distinct(LOAD_ID).alias("loads"),
     ).collect()[0]
     if sums["all"] != expected:
-        raise RunFailedError(f"{expected} rows went in and {sums['all']} came out; {staged.location} holds them")
-    outputs["scores"].append(_scores(rows, run), run.fingerprint)
-    if sums["rejected"]:
-        outputs["rejected_pairs"].append(_rejects(rows, run), run.fingerprint)
+        raise RunFailedError(f"{expected:,} rows went into chunk {chunk} and {sums['all']:,} came out")
+    written = sums["all"] - sums["rejected"]
+    for output, count in ((scores, written), (rejects, sums["rejected"])):
+        if count:
+            transaction = run.transaction(chunk)
+            files = math.ceil(count / ROWS_PER_FILE)
+            rows = output.rows(staged, run)
+            rows = rows.coalesce(1) if files == 1 else rows.repartitionByRange(files, QUERY_ID)
+            output.table.append(rows.sortWithinPartitions(*PAIR_KEY), transaction)
+            output.table.verify(transaction, count)
     totals = Totals(
         rows_read=sums["all"],
-        rows_written=sums["all"] - sums["rejected"],
+        rows_written=written,
         rows_rejected=sums["rejected"],
         tokens=sums["tokens"],
         padding_ratio=1 - sums["tokens"] / sums["padded"] if sums["padded"] else 0.0,
         model_loads=sums["loads"],
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - began,
     )
-    record(outputs["runs"], run, COMPLETE, totals)
-    staged.drop()
+    ledger.complete_chunk(run, chunk, totals)
     return totals
 
 
-def _scores(staged: DataFrame, run: Run) -> DataFrame:
+def _sum(column: Column) -> Column:
+    return F.coalesce(F.sum(column), F.lit(0))
+
+
+def scored_rows(staged: DataFrame, run: Run) -> DataFrame:
+    """The staged rows with a score, as `scores` has them."""
     return staged.where(F.col(ERROR_CODE).isNull()).select(
         *PAIR_KEY,
         SCORE,
@@ -65,7 +110,8 @@ def _scores(staged: DataFrame, run: Run) -> DataFrame:
     )
 
 
-def _rejects(staged: DataFrame, run: Run) -> DataFrame:
+def rejected_rows(staged: DataFrame, run: Run) -> DataFrame:
+    """The staged rows without one, as `rejected_pairs` has them."""
     return staged.where(F.col(ERROR_CODE).isNotNull()).select(
         *PAIR_KEY,
         F.lit(run.job).alias("job"),

@@ -23,12 +23,34 @@ class PinnedPairs:
     Attributes:
         rows: query_id, passage_id, query, passage, all strings.
         version: what was pinned: `<table id>@<Delta version>`, or a hash of the files' names, sizes and times.
-        count: how many rows.
     """
 
+    table: Table
     rows: DataFrame
     version: str
-    count: int
+
+    @property
+    def delta_version(self) -> int:
+        """The pinned version of a Delta table.
+
+        Raises:
+            InputError: the pairs are files.
+        """
+        _, _, number = self.version.partition("@")
+        if not number:
+            raise InputError(f"--incremental follows the change feed of a Delta table, {self.table.location} is a file")
+        return int(number)
+
+    def count(self) -> int:
+        """How many rows.
+
+        Raises:
+            InputError: there is none.
+        """
+        count = self.rows.count()
+        if count == 0:
+            raise InputError(f"{self.table.location} has no row: there is nothing to score")
+        return count
 
 
 def read_pairs(spark: SparkSession, table: Table, version: int | None) -> PinnedPairs:
@@ -38,28 +60,24 @@ def read_pairs(spark: SparkSession, table: Table, version: int | None) -> Pinned
         version: the Delta version to pin; None pins the newest. Files have none.
 
     Raises:
-        InputError: nothing there, a column missing or of the wrong type, no such version, or no row at all.
+        InputError: nothing there, a column missing or of the wrong type, or no such version.
     """
     kind = _file_format(table.location)
     if kind is None:
         pinned = table.latest_version() if version is None and table.exists() else version
         rows = table.read(pinned)
-        label = f"{table.delta().detail().first()['id']}@{pinned}"  # type: ignore[index]
+        label = f"{table.table_id()}@{pinned}"
     elif version is not None:
         raise InputError(
             f"--pairs-version {version} is for Delta tables, {table.location} is a {kind} file: leave it out"
         )
     else:
         rows, label = _read_files(spark, table.location, kind), _files_version(spark, table.location)
-    checked = check_pairs(rows, table.location)
-    count = checked.count()
-    if count == 0:
-        raise InputError(f"{table.location} has no row: there is nothing to score")
-    return PinnedPairs(checked, label, count)
+    return PinnedPairs(table, check_pairs(rows, table.location), label)
 
 
-def check_pairs(rows: DataFrame, where: str) -> DataFrame:
-    """Check names and types; the columns of a pair in their order, ids cast to strings.
+def check_pairs(rows: DataFrame, where: str, keep: tuple[str, ...] = ()) -> DataFrame:
+    """Check names and types; the columns of a pair in their order, ids cast to strings, then those of `keep`.
 
     Raises:
         InputError: says which columns are missing or of which wrong type, and what is there.
@@ -73,7 +91,7 @@ def check_pairs(rows: DataFrame, where: str) -> DataFrame:
         if not (isinstance(kind, StringType) or (is_id and isinstance(kind, IntegralType))):
             wanted = "string or integer" if is_id else "string"
             raise InputError(f"column {name} of {where} is {kind.simpleString()}; it must be {wanted}")
-    return rows.select([col(name).cast("string") for name in PAIR])
+    return rows.select([col(name).cast("string") for name in PAIR] + [col(name) for name in keep])
 
 
 def _file_format(location: str) -> str | None:

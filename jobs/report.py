@@ -45,6 +45,7 @@ class RunReport:
         totals = self.totals
         rows = [
             ("rows read", f"{totals.rows_read:,}"),
+            ("chunks", f"{self.run.chunks:,}"),
             ("scored", f"{totals.rows_written:,}"),
             ("rejected", f"{totals.rows_rejected:,}"),
             *((f"  {code}", f"{count:,}") for code, count in self.rejects.items()),

@@ -1,23 +1,24 @@
 """Scores all pairs of a table: `mkdm score`, which equals `spark-submit jobs/score.py`."""
 
-import time
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session, task_slots
+from jobs.chunked import ChunkedRun, drop_staging, say
+from jobs.chunks import auto_chunks, known_rate
 from jobs.command import run_job
-from jobs.commit import commit_staged
-from jobs.ledger import FAILED, STARTED, completed, new_run, record
+from jobs.commit import Output, rejected_rows, scored_rows
+from jobs.incremental import base_of, chain_of, changed_pairs, refuse_duplicates, since, take_out
+from jobs.ledger import COMPLETE, REPLACING, Identity, Ledger, settings_of
 from jobs.pairs import read_pairs
-from jobs.progress import progress
 from jobs.report import RunReport
-from jobs.warehouse import Warehouse
+from jobs.warehouse import Table, Warehouse
 from mkdm.columns import (
     CONTENT_HASH,
     ERROR_CODE,
@@ -33,11 +34,16 @@ from mkdm.columns import (
     TOKENS,
 )
 from mkdm.config import parse_config
-from mkdm.errors import ConfigError, RejectCode, RejectRateError, RunFailedError
+from mkdm.errors import ConfigError, RejectCode, RejectRateError
 from udfs.model import model_version
 from udfs.scoring import ScoringSettings, score_udf
 
 JOB = "score"
+SETTINGS = ("backend", "precision", "max_length")
+"""The flags that change a score, besides model and input: part of a run's fingerprint."""
+SPREAD = 16
+"""Over how many tasks the passages of one query are spread at most, so that a query with 100,000 is no task alone."""
+RUN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 
 @dataclass(frozen=True)
@@ -72,16 +78,26 @@ class ScoreConfig:
     """Padded tokens of one batch; default: what suits the device."""
     max_reject_rate: float = 0.05
     """Share of rejected pairs, 0 to 1, above which the job fails; what it wrote stays."""
-    rows_per_task: int = 16384
+    chunks: Literal["auto"] | int = "auto"
+    """Parts by hash of query_id that are committed one by one; auto makes them about five minutes long each."""
+    rows_per_task: int = 8192
     """Pairs of one Spark task, which is what is done again when an executor dies."""
+    incremental: bool = False
+    """Score only pairs that came or whose text changed since the last complete run of this model and these settings."""
+    run_id: str | None = None
+    """Name of the run; default: made of its fingerprint. A name that was used goes on with that run, or is refused."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_reject_rate <= 1:
             raise ConfigError(f"--max-reject-rate is {self.max_reject_rate}; it must lie in [0, 1]")
-        for name in ("max_length", "token_budget", "rows_per_task"):
+        for name in ("max_length", "token_budget", "rows_per_task", "chunks"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and value != "auto" and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+        if self.run_id is not None and not RUN_ID.match(self.run_id):
+            raise ConfigError(
+                f"--run-id is {self.run_id!r}; it takes up to 100 letters, digits, dots, hyphens, underscores"
+            )
 
 
 def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
@@ -93,43 +109,80 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
         RejectRateError: more pairs were rejected than allowed; all that was scored is kept.
         RunFailedError: a task failed for good, or rows went missing.
     """
-    started = time.monotonic()
     version = model_version(config.model)
     warehouse = Warehouse(spark, config.warehouse)
     pairs = read_pairs(spark, warehouse.table("pairs", config.pairs), config.pairs_version)
-    settings = {name: getattr(config, name) for name in ("backend", "precision", "max_length")}
-    this_run = new_run(JOB, settings, {"pairs": pairs.version}, version)
-    outputs = {name: warehouse.output(name, getattr(config, name)) for name in ("scores", "rejected_pairs", "runs")}
-    runs = outputs["runs"]
-    totals = completed(runs, this_run)
-    if totals is None:
-        record(runs, this_run, STARTED)
-        staged = warehouse.table(f"staging_{this_run.run_id.replace('-', '_')}")
-        try:
-            if not staged.exists():  # Delta writes it whole or not at all
-                tasks = max(-(-pairs.count // config.rows_per_task), min(task_slots(spark), -(-pairs.count // 1024)))
-                with progress(spark, "scoring", pairs.count):
-                    staged.overwrite(transform(pairs.rows.repartition(tasks, QUERY_ID), config))
-            totals = commit_staged(staged, outputs, this_run, pairs.count, started)
-        except (PySparkException, Py4JError, RunFailedError) as error:
-            record(runs, this_run, FAILED)
-            raise RunFailedError(f"run {this_run.run_id} failed: {_cause(error)}") from error
-    report = RunReport.of(this_run, totals, outputs)
+    ledger = Ledger(warehouse.table("runs", config.runs))
+    identity = Identity(JOB, settings_of(config, SETTINGS), {"pairs": pairs.version}, version)
+    base = base_of(ledger, identity, pairs) if config.incremental else None
+    if config.incremental and base is None:
+        say("no complete run of this model and these settings to add to: scoring all pairs")
+    if base is not None and base.run.input_versions["pairs"] == pairs.version:
+        say(f"nothing changed since run {base.run.run_id}")
+        return RunReport.of(base.run, base.totals, _outputs(warehouse, config))
+    identity = since(identity, base) if base else identity
+    state = ledger.find(identity, config.run_id)
+    if state is not None and config.chunks not in ("auto", state.run.chunks):
+        raise ConfigError(f"run {state.run.run_id} is cut into {state.run.chunks} chunks: leave --chunks out")
+    rows, gone, chain = pairs.rows, None, []
+    if base is not None:
+        rows, gone = changed_pairs(pairs, base)
+        chain = chain_of(ledger, base.run.run_id)
+        refuse_duplicates(warehouse.table("rejected_pairs", config.rejected_pairs), rows.unionByName(gone, True), chain)
+    if state is None:
+        count = pairs.count() if base is None else rows.count()
+        chunks = auto_chunks(count, task_slots(spark), known_rate(ledger, identity))
+        chunks = chunks if config.chunks == "auto" else int(config.chunks)
+        outputs = _outputs(warehouse, config)
+        state = ledger.start(identity, ledger.free_name(identity, config.run_id), count, chunks)
+    else:
+        outputs = _outputs(warehouse, config)
+
+    def replace_changed(laid_out: DataFrame) -> None:
+        ledger.record(state.run, REPLACING)
+        for name in ("scores", "rejected_pairs"):
+            take_out(outputs[name], laid_out, chain)
+
+    whole = ChunkedRun(
+        spark=spark,
+        state=state,
+        ledger=ledger,
+        warehouse=warehouse,
+        pairs=rows,
+        transform=lambda part, size: transform(part, config, tasks=math.ceil(size / config.rows_per_task)),
+        scores=Output(outputs["scores"], scored_rows),
+        rejects=Output(outputs["rejected_pairs"], rejected_rows),
+        gone=gone,
+        finish=replace_changed if base else None,
+    )
+    if state.state == COMPLETE:
+        say(f"run {state.run.run_id} is complete since {state.last_seen:%Y-%m-%d %H:%M:%S}: nothing to do")
+        drop_staging(warehouse, state.run)  # of a driver that was killed before it came to that
+        totals = state.totals
+    else:
+        totals = whole.complete()
+    report = RunReport.of(state.run, totals, outputs)
     if report.reject_rate > config.max_reject_rate:
         raise RejectRateError(
             f"{report.reject_rate:.1%} of the pairs were rejected ({report.reasons()}), more than --max-reject-rate "
-            f"{config.max_reject_rate:.1%}: see {outputs['rejected_pairs'].location} where run_id = {this_run.run_id}"
+            f"{config.max_reject_rate:.1%}: see {outputs['rejected_pairs'].location} where run_id = {state.run.run_id}"
         )
     return report
 
 
-def transform(pairs: DataFrame, config: ScoreConfig) -> DataFrame:
+def _outputs(warehouse: Warehouse, config: ScoreConfig) -> dict[str, Table]:
+    return {name: warehouse.output(name, getattr(config, name)) for name in ("scores", "rejected_pairs", "runs")}
+
+
+def transform(pairs: DataFrame, config: ScoreConfig, tasks: int | None = None) -> DataFrame:
     """Every pair with its score, or with the reason why it has none.
 
-    Rows of one query stay together and in order, so that its text is tokenised once and `scores` is clustered by query.
+    Rows of one query stay together and in order, so that its text is tokenised once; only a query's many passages are
+    spread over several tasks. The same rows in the same number of tasks make the same batches, and so the same scores.
 
     Args:
         pairs: query_id, passage_id, query, passage (strings, any of them null).
+        tasks: how many Spark tasks score them; None leaves it to Spark.
 
     Returns:
         query_id, passage_id, content_hash, score, tokens, padded_tokens, error_code, error_message, load_id; the score
@@ -143,7 +196,10 @@ def transform(pairs: DataFrame, config: ScoreConfig) -> DataFrame:
         max_length=config.max_length,
         token_budget=config.token_budget,
     )
-    copy = F.row_number().over(Window.partitionBy(*PAIR_KEY).orderBy(CONTENT_HASH))
+    part = F.pmod(F.xxhash64(PASSAGE_ID), F.lit(min(SPREAD, tasks or SPREAD)))
+    pairs = pairs.withColumn("part", part)
+    pairs = pairs.repartition(tasks, QUERY_ID, "part") if tasks else pairs
+    copy = F.row_number().over(Window.partitionBy(QUERY_ID, "part", PASSAGE_ID).orderBy(CONTENT_HASH))
     null_key = F.col(QUERY_ID).isNull() | F.col(PASSAGE_ID).isNull()
     unreadable = ~F.is_valid_utf8(QUERY) | ~F.is_valid_utf8(PASSAGE)
     hashed = pairs.withColumn(CONTENT_HASH, F.xxhash64(QUERY, PASSAGE)).withColumn("copy", copy)
@@ -168,13 +224,6 @@ def transform(pairs: DataFrame, config: ScoreConfig) -> DataFrame:
         F.coalesce("row_code", f"result.{ERROR_CODE}").alias(ERROR_CODE),
         F.coalesce("row_message", f"result.{ERROR_MESSAGE}").alias(ERROR_MESSAGE),
     )
-
-
-def _cause(error: Exception) -> str:
-    """The line of a Python worker's traceback that names the exception, or the first line of anything else."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if line.startswith("mkdm.errors.")]
-    return (named or lines or [type(error).__name__])[0].removeprefix("mkdm.errors.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

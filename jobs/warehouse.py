@@ -1,72 +1,19 @@
-"""The engine's tables: their schemas, and where a warehouse keeps them, in a folder or in a catalog."""
+"""Where a warehouse keeps its tables, in a folder or in a catalog, and what can be done with one of them."""
 
 import re
 from dataclasses import dataclass
 from typing import Any
 
+from delta.exceptions import DeltaConcurrentModificationException
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import (
-    DoubleType,
-    FloatType,
-    IntegerType,
-    LongType,
-    MapType,
-    StringType,
-    StructField,
-    StructType,
-    TimestampType,
-)
+from pyspark.sql.functions import col
 
-from mkdm.errors import ConfigError, InputError
+from jobs.tables import TABLES, TableKind
+from mkdm.errors import ConfigError, InputError, RunFailedError
 
-
-def _schema(required: str, **optional: Any) -> StructType:
-    keys = [StructField(name, StringType(), nullable=False) for name in required.split()]
-    return StructType(keys + [StructField(name, kind) for name, kind in optional.items()])
-
-
-_TEXT, _LONG, _TIME = StringType(), LongType(), TimestampType()
-SCHEMAS = {
-    "scores": _schema(
-        "query_id passage_id",
-        score=FloatType(),
-        model_version=_TEXT,
-        content_hash=_LONG,
-        run_id=_TEXT,
-        scored_at=_TIME,
-    ),
-    "rejected_pairs": _schema(
-        "",
-        query_id=_TEXT,
-        passage_id=_TEXT,
-        job=_TEXT,
-        error_code=_TEXT,
-        error_message=_TEXT,
-        run_id=_TEXT,
-        rejected_at=_TIME,
-    ),
-    "runs": _schema(
-        "run_id job",
-        fingerprint=_TEXT,
-        input_versions=MapType(_TEXT, _TEXT),
-        model_version=_TEXT,
-        chunk=IntegerType(),
-        state=_TEXT,
-        rows_read=_LONG,
-        rows_written=_LONG,
-        rows_rejected=_LONG,
-        tokens=_LONG,
-        padding_ratio=DoubleType(),
-        model_loads=_LONG,
-        seconds=DoubleType(),
-        started_at=_TIME,
-        finished_at=_TIME,
-        engine_version=_TEXT,
-    ),
-}
-
+_RETRIES = 5
 _CATALOG = re.compile(r"^\w+\.\w+$")
 _NAME = re.compile(r"^\w+(\.\w+){1,2}$")
 
@@ -99,6 +46,10 @@ class Table:
             return DeltaTable.forName(self.spark, self.location)
         return DeltaTable.forPath(self.spark, self.location)
 
+    def table_id(self) -> str:
+        """The id that the table keeps for life, whatever its place or name."""
+        return str(self.delta().detail().first()["id"])  # type: ignore[index]
+
     def latest_version(self) -> int:
         """The newest Delta version."""
         return int(self.delta().history(1).first()["version"])  # type: ignore[index]
@@ -122,29 +73,106 @@ class Table:
         except AnalysisException as error:
             raise InputError(f"cannot read {self.location}: {_one_line(error)}") from error
 
-    def create(self, schema: StructType) -> None:
-        """Create the table empty, unless it is there.
+    def create(self, kind: TableKind) -> None:
+        """Create the table empty, unless it is there; a table of an earlier engine gets what it lacks.
 
         Raises:
             ConfigError: the place cannot hold a table, such as a schema that does not exist.
         """
-        columns = ", ".join(
-            f"{field.name} {field.dataType.simpleString()}{'' if field.nullable else ' NOT NULL'}" for field in schema
-        )
         try:
-            if self.in_catalog:  # Delta's builder does not parse CATALOG.SCHEMA.TABLE
-                self.spark.sql(f"CREATE TABLE IF NOT EXISTS {self.location} ({columns}) USING delta")
-            else:  # nor does it take a relative path
-                system, path = self._hadoop_path()
-                location = system.makeQualified(path).toString()
-                DeltaTable.createIfNotExists(self.spark).location(location).addColumns(schema).execute()
+            if not self.exists():
+                self._create_empty(kind)
+            detail = self.delta().detail().select("properties").first()
+            has = detail["properties"] if detail else {}
+            lacks = {name: value for name, value in kind.properties.items() if has.get(name) != value}
+            if lacks:
+                pairs = ", ".join(f"'{name}' = '{value}'" for name, value in lacks.items())
+                self.spark.sql(f"ALTER TABLE {self.sql_name} SET TBLPROPERTIES ({pairs})")
+            columns = set(self.read().columns)
+            new = [
+                f"{field.name} {field.dataType.simpleString()}" for field in kind.schema if field.name not in columns
+            ]
+            if new:
+                self.spark.sql(f"ALTER TABLE {self.sql_name} ADD COLUMNS ({', '.join(new)})")
+            for name, check in kind.checks.items():
+                if f"delta.constraints.{name}" not in has:
+                    self.spark.sql(f"ALTER TABLE {self.sql_name} ADD CONSTRAINT {name} CHECK ({check})")
         except AnalysisException as error:
             raise ConfigError(f"cannot create the table {self.location}: {_one_line(error)}") from error
 
-    def append(self, rows: DataFrame, transaction: str) -> None:
-        """Append rows once: a second append under the same transaction id writes nothing."""
-        writer = rows.write.format("delta").mode("append")
-        self._save(writer.option("txnAppId", transaction).option("txnVersion", 1))
+    def _create_empty(self, kind: TableKind) -> None:
+        if self.in_catalog:  # Delta's builder does not parse CATALOG.SCHEMA.TABLE
+            columns = ", ".join(
+                f"{field.name} {field.dataType.simpleString()}{'' if field.nullable else ' NOT NULL'}"
+                for field in kind.schema
+            )
+            clause = f" CLUSTER BY ({kind.cluster_by})" if kind.cluster_by else ""
+            pairs = ", ".join(f"'{name}' = '{value}'" for name, value in kind.properties.items())
+            clause += f" TBLPROPERTIES ({pairs})" if pairs else ""
+            self.spark.sql(f"CREATE TABLE IF NOT EXISTS {self.sql_name} ({columns}) USING delta{clause}")
+            return
+        builder = DeltaTable.createIfNotExists(self.spark).location(self.qualified()).addColumns(kind.schema)
+        for name, value in kind.properties.items():
+            builder = builder.property(name, value)
+        (builder.clusterBy(kind.cluster_by) if kind.cluster_by else builder).execute()
+
+    @property
+    def sql_name(self) -> str:
+        """The table as SQL names it, quoted."""
+        if self.in_catalog:
+            return ".".join(f"`{part}`" for part in self.location.split("."))
+        return f"delta.`{self.qualified().replace('`', '``')}`"
+
+    def qualified(self) -> str:
+        """The location of a path table as a full URI: Delta's SQL takes no relative path."""
+        system, path = self._hadoop_path()
+        return str(system.makeQualified(path).toString())
+
+    def append(self, rows: DataFrame, transaction: str, partition_by: str | None = None) -> None:
+        """Append rows once: a second append under the same transaction id writes nothing, nor computes the rows.
+
+        The commit carries the id as its user metadata too, so that `committed` finds it.
+        """
+        writer = rows.write.format("delta").mode("append").option("userMetadata", transaction)
+        writer = writer.partitionBy(partition_by) if partition_by else writer
+        writer = writer.option("txnAppId", transaction).option("txnVersion", 1)
+        for _ in range(_RETRIES):
+            try:
+                self._save(writer)
+                return
+            except DeltaConcurrentModificationException:  # another driver's commit, perhaps of this very transaction
+                continue
+        self._save(writer)
+
+    def committed(self, transaction: str) -> int:
+        """The version that a transaction made: found in the last commits, or else in all that Delta still tells of.
+
+        Raises:
+            RunFailedError: there is none.
+        """
+        for limit in (10, None):
+            history = self.delta().history(limit)  # type: ignore[arg-type]
+            found = history.where(col("userMetadata") == transaction).select("version").first()
+            if found is not None:
+                return int(found["version"])
+        raise RunFailedError(f"{self.location} has no commit {transaction}, though it was written")
+
+    def changes(self, first: int, last: int) -> DataFrame:
+        """The rows that the versions from `first` to `last` changed, with Delta's _change_type and _commit_version."""
+        reader = self.spark.read.option("readChangeFeed", "true")
+        reader = reader.option("startingVersion", first).option("endingVersion", last)
+        return reader.table(self.location) if self.in_catalog else reader.format("delta").load(self.location)
+
+    def verify(self, transaction: str, expected: int) -> None:
+        """Count the rows that a commit added, as a reader finds them in the table.
+
+        Raises:
+            RunFailedError: they are not as many as expected.
+        """
+        version = self.committed(transaction)
+        added = self.changes(version, version).count()
+        if added != expected:
+            raise RunFailedError(f"version {version} of {self.location} added {added:,} rows and not {expected:,}")
 
     def overwrite(self, rows: DataFrame) -> None:
         """Write the table anew, atomically."""
@@ -197,7 +225,7 @@ class Warehouse:
     def output(self, name: str, moved_to: str | None = None) -> Table:
         """The same for a table of the design page, which is created with its schema if it is not there."""
         table = self.table(name, moved_to)
-        table.create(SCHEMAS[name])
+        table.create(TABLES[name])
         return table
 
 

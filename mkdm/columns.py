@@ -12,6 +12,10 @@ TOKENS = "tokens"
 PADDED_TOKENS = "padded_tokens"
 LOAD_ID = "load_id"
 CONTENT_HASH = "content_hash"
+CHUNK = "chunk"
+RANK = "rank"
+RUN_ID = "run_id"
+MODEL_VERSION = "model_version"
 
 PAIR_KEY = (QUERY_ID, PASSAGE_ID)
 PAIR = (QUERY_ID, PASSAGE_ID, QUERY, PASSAGE)

@@ -23,7 +23,8 @@ class WindowScores:
     Attributes:
         scores: float32[n] in [0, 1]; NaN where the row has an error.
         tokens: int32[n], tokens of the pair with special tokens; 0 for a row that never reached the model.
-        padded_tokens: int32[n], tokens that the model computed for the row, padding included.
+        padded_tokens: int32[n], tokens that the model computed for the row, padding included; 0 where it computed none,
+            as for the second of two equal pairs.
         errors: by row number.
     """
 
@@ -106,7 +107,7 @@ class Scorer:
     def score_window(self, queries: Sequence[str | None], passages: Sequence[str | None]) -> WindowScores:
         """Score n pairs, sorted together; a pair that cannot be scored becomes an error of its row, never an exception.
 
-        A batch that raises is halved until the row at fault stands alone.
+        Pairs of the same two texts are scored once. A batch that raises is halved until the row at fault stands alone.
         """
         pairs = self._encoder.encode(queries, passages)
         result = WindowScores(
@@ -115,9 +116,15 @@ class Scorer:
             padded_tokens=np.zeros(len(queries), dtype=np.int32),
             errors=dict(pairs.errors),
         )
-        good = np.flatnonzero(pairs.lengths)
+        first: dict[tuple[str | None, str | None], int] = {}
+        leader = np.array([first.setdefault(pair, row) for row, pair in enumerate(zip(queries, passages, strict=True))])
+        good = np.flatnonzero((pairs.lengths > 0) & (leader == np.arange(len(leader))))
         for batch in token_budget_batches(pairs.lengths[good], self.token_budget):
             self._score_rows(pairs, good[batch], result)
+        for row in np.flatnonzero((pairs.lengths > 0) & (leader != np.arange(len(leader)))):
+            result.scores[row] = result.scores[leader[row]]
+            if leader[row] in result.errors:
+                result.errors[int(row)] = result.errors[leader[row]]
         for row in np.flatnonzero(~np.isfinite(result.scores)):
             message = f"the model's score is {result.scores[row]}"
             result.errors.setdefault(int(row), RowError(RejectCode.NON_FINITE_SCORE, message))

@@ -1,6 +1,8 @@
-"""Fixtures: one Spark session, real sample texts, and a tiny student made on the spot."""
+"""Fixtures: one Spark session, real sample texts, a warehouse with them, and a tiny student made on the spot."""
 
 import os
+import shutil
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,8 +11,11 @@ from tiny_models import SAMPLE, byte_level, tiny_student, unigram, wordpiece
 from transformers import PreTrainedTokenizerFast
 
 from cluster.session import ClusterConfig, start_session
+from jobs.tables import TABLES
+from jobs.warehouse import Warehouse
 from mkdm.checkpoint import save_checkpoint
 
+PAIRS = "query_id string, passage_id string, query string, passage string"
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)  # quicker for models this small
 
@@ -18,7 +23,9 @@ torch.set_num_threads(1)  # quicker for models this small
 @pytest.fixture(scope="session")
 def spark():
     """A session as `mkdm` starts it on one machine, with what makes tests quicker."""
-    session = start_session(ClusterConfig(driver_memory="2g"), "tests", {"spark.ui.enabled": "false"})
+    quick = {"spark.ui.enabled": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}  # tables here are tiny
+    quick["spark.sql.codegen.wholeStage"] = "false"
+    session = start_session(ClusterConfig(driver_memory="2g"), "tests", quick)
     yield session
     session.stop()
 
@@ -27,6 +34,23 @@ def spark():
 def sample_pairs() -> list[dict[str, str]]:
     """300 real pairs of the shipped sample, of all four sources."""
     return pq.read_table(SAMPLE / "pairs.parquet").to_pylist()[::10][:300]
+
+
+@pytest.fixture(scope="session")
+def tables(spark, tmp_path_factory, sample_pairs) -> Path:
+    """A warehouse with the engine's tables, empty, and 300 real pairs at version 0. To be copied, not used."""
+    warehouse = Warehouse(spark, str(tmp_path_factory.mktemp("tables") / "warehouse"))
+    for name in TABLES:
+        warehouse.output(name)
+    pairs = spark.createDataFrame(sample_pairs, PAIRS).coalesce(1).write.format("delta")
+    pairs.option("delta.enableChangeDataFeed", "true").save(warehouse.table("pairs").location)
+    return Path(warehouse.root)
+
+
+@pytest.fixture
+def warehouse(spark, tmp_path, tables) -> Warehouse:
+    """A warehouse of the test's own with 300 real pairs at version 0."""
+    return Warehouse(spark, str(shutil.copytree(tables, tmp_path / "warehouse")))
 
 
 @pytest.fixture(scope="session")

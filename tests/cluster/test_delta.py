@@ -61,7 +61,7 @@ def test_unfit_jars_folder_gives_one_line(tmp_path):
 
 def test_one_task_at_a_time_fills_the_executor(spark):
     conf = spark.sparkContext.getConf()
-    assert conf.get("spark.master") == f"local[{conf.get('spark.task.cpus')}]"
+    assert conf.get("spark.master") == f"local[{conf.get('spark.task.cpus')},4]"
     assert task_slots(spark) == 1
 
 

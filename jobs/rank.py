@@ -1,0 +1,196 @@
+"""Ranks the passages of each query by score and publishes the ranking in one commit: `mkdm rank`."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from cluster.session import ClusterConfig, start_session
+from jobs.chunked import say
+from jobs.command import run_job
+from jobs.incremental import chain_of, replaced_by
+from jobs.ledger import COMPLETE, Ledger, RunState
+from jobs.score import JOB as SCORE_JOB
+from jobs.warehouse import Table, Warehouse
+from mkdm.columns import MODEL_VERSION, PASSAGE_ID, QUERY_ID, RANK, RUN_ID, SCORE
+from mkdm.config import parse_config
+from mkdm.errors import ConfigError, InputError, RunFailedError
+
+RANKED = (QUERY_ID, RANK, PASSAGE_ID, SCORE, MODEL_VERSION, RUN_ID)
+_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+
+
+@dataclass(frozen=True)
+class RankConfig:
+    """Publish the best passages of each query, of one complete scoring run, in one commit.
+
+    Raises:
+        ConfigError: a number outside its range.
+    """
+
+    warehouse: str = "warehouse"
+    """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
+    run_id: str | None = None
+    """Scoring run to publish; default: the one that was complete last. An earlier one takes the ranking back to it."""
+    top_k: int = 10
+    """Passages of a query at most."""
+    scores: str | None = None
+    """Table of scores, if not <warehouse>/scores."""
+    ranked_passages: str | None = None
+    """Table to publish in, if not <warehouse>/ranked_passages."""
+    runs: str | None = None
+    """Table of runs, if not <warehouse>/runs."""
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise ConfigError(f"--top-k is {self.top_k}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class RankReport:
+    """What is published. Its `str` is the table that the command prints.
+
+    Attributes:
+        version: Delta version of `ranked_passages` that holds it.
+        before: the version that readers saw until then, and can go on reading; None if it was empty.
+    """
+
+    run_id: str
+    model_version: str
+    rows: int
+    queries: int
+    version: int
+    before: int | None
+    location: str
+
+    def __str__(self) -> str:
+        rows = [
+            ("queries", f"{self.queries:,}"),
+            ("passages", f"{self.rows:,}"),
+            ("model version", self.model_version),
+            ("run", self.run_id),
+            ("ranked_passages", self.location),
+            ("version", f"{self.version}"),
+            ("version before", "none" if self.before is None else f"{self.before}"),
+        ]
+        return "\n".join(f"{name:<18}{value}" for name, value in rows)
+
+
+def run(spark: SparkSession, config: RankConfig) -> RankReport:
+    """Write the ranking of a complete run; readers see the old one whole until they see the new one whole.
+
+    Raises:
+        InputError: there is no such run, it is not complete, or a later run has replaced a part of its scores.
+        RunFailedError: the ranking has not as many rows as the scores ask for.
+    """
+    warehouse = Warehouse(spark, config.warehouse)
+    ledger = Ledger(warehouse.table("runs", config.runs))
+    state = _complete_run(ledger, config.run_id)
+    chain = chain_of(ledger, state.run.run_id)
+    scores = warehouse.table("scores", config.scores)
+    pinned = scores.latest_version()
+    mine = scores.read(pinned).where(F.col(RUN_ID).isin(chain))
+    ranked = warehouse.output("ranked_passages", config.ranked_passages)
+    published, before = _published(ranked)
+    if published == {"run_id": state.run.run_id, "top_k": config.top_k}:
+        say(f"run {state.run.run_id} is published already, as version {before}: nothing to do")
+    else:
+        with _metadata(spark, {"run_id": state.run.run_id, "top_k": config.top_k}):
+            if published.get("run_id") in chain and published.get("top_k") == config.top_k:
+                _update(ranked, transform(mine, config.top_k))
+            else:
+                ranked.overwrite(transform(mine, config.top_k))
+    version = _published(ranked)[1]
+    assert version is not None
+    per_query = mine.groupBy(QUERY_ID).count()
+    expected = per_query.agg(
+        F.count("*").alias("queries"), F.coalesce(F.sum(F.least("count", F.lit(config.top_k))), F.lit(0)).alias("rows")
+    ).collect()[0]
+    rows = ranked.read(version).count()
+    if rows != expected["rows"]:
+        raise RunFailedError(f"version {version} of {ranked.location} has {rows:,} rows, not {expected['rows']:,}")
+    return RankReport(
+        run_id=state.run.run_id,
+        model_version=state.run.model_version,
+        rows=rows,
+        queries=expected["queries"],
+        version=version,
+        before=None if before == version else before,
+        location=ranked.location,
+    )
+
+
+def transform(scores: DataFrame, top_k: int) -> DataFrame:
+    """The best passages of each query, from rank 1; equal scores in the order of passage_id.
+
+    Args:
+        scores: query_id, passage_id, score, model_version, run_id; each pair once.
+
+    Returns:
+        query_id, rank, passage_id, score, model_version, run_id.
+    """
+    order = Window.partitionBy(QUERY_ID).orderBy(F.desc(SCORE), PASSAGE_ID)
+    ranked = scores.withColumn(RANK, F.row_number().over(order)).where(F.col(RANK) <= top_k)
+    return ranked.select(*RANKED)
+
+
+def _complete_run(ledger: Ledger, run_id: str | None) -> RunState:
+    where = ledger.table.location
+    complete = [state for state in ledger.states(job=SCORE_JOB) if state.state == COMPLETE]
+    chosen = [state for state in complete if run_id in (None, state.run.run_id)]
+    if not chosen:
+        known = RunState.of(ledger.rows(run_id=run_id)) if run_id else None
+        if known is not None:
+            raise InputError(
+                f"run {run_id} is {known.state}, with {len(known.chunks)} of {known.run.chunks} chunks: finish it first"
+            )
+        raise InputError(f"{where} has no complete scoring run{f' {run_id}' if run_id else ''}: see mkdm runs")
+    state = max(chosen, key=lambda one: one.last_seen)
+    if replaced_by(ledger, state.run.run_id):
+        raise InputError(
+            f"an incremental run has replaced scores of run {state.run.run_id}: publish that one; the ranking of this "
+            f"one stays readable at its version"
+        )
+    return state
+
+
+def _published(ranked: Table) -> tuple[dict[str, Any], int | None]:
+    """What the newest ranking was made of, as its own commit says, and its version."""
+    for limit in (10, None):
+        history = ranked.delta().history(limit)  # type: ignore[arg-type]
+        for row in history.select("version", "userMetadata").collect():
+            if row["userMetadata"]:
+                return json.loads(row["userMetadata"]), int(row["version"])
+    return {}, None
+
+
+@contextmanager
+def _metadata(spark: SparkSession, content: dict[str, Any]) -> Iterator[None]:
+    """Commits inside the block carry the content as their user metadata."""
+    spark.conf.set(_METADATA, json.dumps(content))
+    try:
+        yield
+    finally:
+        spark.conf.unset(_METADATA)
+
+
+def _update(ranked: Table, rows: DataFrame) -> None:
+    """Change only the rows that differ, in one commit, so that followers of the change feed see those alone."""
+    keys = f"old.{QUERY_ID} = new.{QUERY_ID} AND old.{RANK} = new.{RANK}"
+    differs = " OR ".join(f"NOT (old.{name} <=> new.{name})" for name in (PASSAGE_ID, SCORE, MODEL_VERSION, RUN_ID))
+    merge = ranked.delta().alias("old").merge(rows.alias("new"), keys)
+    merge.whenMatchedUpdateAll(differs).whenNotMatchedInsertAll().whenNotMatchedBySourceDelete().execute()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Publish from the command line and print what was done."""
+    config, cluster = parse_config("mkdm rank", argv, RankConfig, ClusterConfig)
+    print(run(start_session(cluster, f"mkdm rank {config.warehouse}"), config))
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,108 @@
+"""Lists the runs of a warehouse, their state, progress and rates: `mkdm runs`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyspark.sql import SparkSession
+
+from cluster.session import ClusterConfig, start_session
+from jobs.chunked import drop_staging
+from jobs.command import run_job
+from jobs.ledger import ABANDONED, COMPLETE, Ledger, RunState
+from jobs.warehouse import Warehouse
+from mkdm.config import parse_config
+from mkdm.errors import InputError
+
+
+@dataclass(frozen=True)
+class RunsConfig:
+    """List the runs of a warehouse, one run whole, or give one up."""
+
+    warehouse: str = "warehouse"
+    """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
+    runs: str | None = None
+    """Table of runs, if not <warehouse>/runs."""
+    run_id: str | None = None
+    """Show this run alone, with its settings, inputs and chunks."""
+    abandon: str | None = None
+    """Give up this run: its staging tables go, VACUUM no longer waits for it, what it has committed stays."""
+
+
+def run(spark: SparkSession, config: RunsConfig) -> str:
+    """The table of runs, or of one run.
+
+    Raises:
+        InputError: there is no ledger or no such run, or the run to abandon is complete.
+    """
+    warehouse = Warehouse(spark, config.warehouse)
+    ledger = Ledger(warehouse.table("runs", config.runs))
+    if not ledger.table.exists():
+        raise InputError(f"no runs at {ledger.table.location}: nothing has run in this warehouse yet")
+    if config.abandon:
+        state = _one(ledger, config.abandon)
+        if state.state == COMPLETE:
+            raise InputError(f"run {config.abandon} is complete: there is nothing to abandon")
+        ledger.record(state.run, ABANDONED)
+        drop_staging(warehouse, state.run)
+        return f"run {config.abandon} is abandoned; the {state.totals.rows_read:,} pairs it did stay in the tables"
+    if config.run_id:
+        return details(_one(ledger, config.run_id))
+    return listing(ledger.states())
+
+
+def _one(ledger: Ledger, run_id: str) -> RunState:
+    state = RunState.of(ledger.rows(run_id=run_id))
+    if state is None:
+        raise InputError(f"{ledger.table.location} has no run {run_id}: see mkdm runs")
+    return state
+
+
+def listing(states: list[RunState]) -> str:
+    """The runs, newest last: how far, how fast, and when a row of theirs was last written."""
+    head = f"{'run':<28}{'state':<11}{'chunks':>13}{'pairs':>17}{'done':>7}{'rejected':>10}{'pairs/s':>9}"
+    return "\n".join([f"{head}  {'last seen':<20}model", *map(_line, states)])
+
+
+def _line(state: RunState) -> str:
+    run, totals = state.run, state.totals
+    chunks = f"{len(state.chunks):,} of {run.chunks:,}"
+    share = totals.rows_read / run.rows if run.rows else 1.0
+    rate = totals.rows_read / totals.seconds if totals.seconds else 0.0
+    return (
+        f"{run.run_id:<28}{state.state:<11}{chunks:>13}{run.rows:>17,}{share:>7.0%}{totals.rows_rejected:>10,}"
+        f"{rate:>9,.0f}  {state.last_seen:%Y-%m-%d %H:%M:%S} {run.model_version}"
+    )
+
+
+def details(state: RunState) -> str:
+    """One run: all that decides its output, and what each chunk did."""
+    run = state.run
+    rows = [
+        ("run", run.run_id),
+        ("job", run.job),
+        ("state", state.state),
+        ("fingerprint", run.fingerprint),
+        ("model version", run.model_version),
+        *((f"input {name}", version) for name, version in run.input_versions.items()),
+        *run.settings.items(),
+        ("started", f"{run.started_at:%Y-%m-%d %H:%M:%S}"),
+        ("last seen", f"{state.last_seen:%Y-%m-%d %H:%M:%S}"),
+    ]
+    lines = [f"{name:<20}{value}" for name, value in rows]
+    lines.append(f"\n{'chunk':>7}{'pairs':>12}{'scored':>12}{'rejected':>10}{'padding':>9}{'loads':>7}{'seconds':>9}")
+    for chunk, totals in sorted(state.chunks.items()):
+        lines.append(
+            f"{chunk:>7,}{totals.rows_read:>12,}{totals.rows_written:>12,}{totals.rows_rejected:>10,}"
+            f"{totals.padding_ratio:>9.1%}{totals.model_loads:>7,}{totals.seconds:>9.1f}"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """List from the command line."""
+    config, cluster = parse_config("mkdm runs", argv, RunsConfig, ClusterConfig)
+    print(run(start_session(cluster, f"mkdm runs {config.warehouse}"), config))
+
+
+if __name__ == "__main__":
+    run_job(main)

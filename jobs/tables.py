@@ -1,0 +1,107 @@
+"""What each table of the engine is: columns, which of them are never null, checks, clustering, followable or not."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyspark.sql.types import (
+    DoubleType,
+    FloatType,
+    IntegerType,
+    LongType,
+    MapType,
+    StringType,
+    StructField,
+    StructType,
+    TimestampType,
+)
+
+
+@dataclass(frozen=True)
+class TableKind:
+    """How a table is created.
+
+    Attributes:
+        schema: its columns; those that are not nullable are enforced by Delta.
+        checks: by name, what Delta checks on every row that anybody writes.
+        cluster_by: column by which OPTIMIZE clusters the rows, so that readers skip files.
+        followed: whether its Change Data Feed is on, from the first version.
+    """
+
+    schema: StructType
+    checks: dict[str, str] = field(default_factory=dict)
+    cluster_by: str | None = None
+    followed: bool = False
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """Delta's table properties."""
+        return {"delta.enableChangeDataFeed": "true"} if self.followed else {}
+
+
+def _schema(required: dict[str, Any], optional: dict[str, Any]) -> StructType:
+    fields = [StructField(name, kind, nullable=False) for name, kind in required.items()]
+    return StructType(fields + [StructField(name, kind) for name, kind in optional.items()])
+
+
+_TEXT, _INT, _LONG, _FLOAT, _TIME = StringType(), IntegerType(), LongType(), FloatType(), TimestampType()
+_SCORE_CHECK = {"score_in_0_1": "score >= 0 AND score <= 1"}
+
+TABLES = {
+    "scores": TableKind(
+        _schema(
+            {"query_id": _TEXT, "passage_id": _TEXT, "score": _FLOAT},
+            {"model_version": _TEXT, "content_hash": _LONG, "run_id": _TEXT, "scored_at": _TIME},
+        ),
+        checks=_SCORE_CHECK,
+        cluster_by="query_id",
+        followed=True,
+    ),
+    "ranked_passages": TableKind(
+        _schema(
+            {"query_id": _TEXT, "rank": _INT, "passage_id": _TEXT, "score": _FLOAT},
+            {"model_version": _TEXT, "run_id": _TEXT},
+        ),
+        checks=_SCORE_CHECK | {"rank_from_1": "rank >= 1"},
+        cluster_by="query_id",
+        followed=True,
+    ),
+    "rejected_pairs": TableKind(
+        _schema(
+            {},
+            {
+                "query_id": _TEXT,
+                "passage_id": _TEXT,
+                "job": _TEXT,
+                "error_code": _TEXT,
+                "error_message": _TEXT,
+                "run_id": _TEXT,
+                "rejected_at": _TIME,
+            },
+        ),
+        followed=True,
+    ),
+    "runs": TableKind(
+        _schema(
+            {"run_id": _TEXT, "job": _TEXT},
+            {
+                "fingerprint": _TEXT,
+                "input_versions": MapType(_TEXT, _TEXT),
+                "model_version": _TEXT,
+                "chunk": _INT,
+                "state": _TEXT,
+                "rows_read": _LONG,
+                "rows_written": _LONG,
+                "rows_rejected": _LONG,
+                "tokens": _LONG,
+                "padding_ratio": DoubleType(),
+                "model_loads": _LONG,
+                "seconds": DoubleType(),
+                "started_at": _TIME,
+                "finished_at": _TIME,
+                "engine_version": _TEXT,
+                "settings": MapType(_TEXT, _TEXT),
+                "chunks": _INT,
+            },
+        ),
+    ),
+}
