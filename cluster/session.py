@@ -79,6 +79,7 @@ def _own_conf(config: ClusterConfig) -> dict[str, str]:
     else:  # one machine: the model needs the cores, so the JVM compiles lightly and Delta reads its log in one task
         conf["spark.databricks.delta.snapshotPartitions"] = "1"
         conf["spark.sql.shuffle.partitions"] = str(cores)
+        conf["spark.sql.sources.parallelPartitionDiscovery.parallelism"] = str(cores)  # VACUUM would start 10,000 tasks
         conf["spark.driver.extraJavaOptions"] = "-XX:TieredStopAtLevel=1"
     return conf
 

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from jobs.ledger import COMPLETE, REPLACING, Identity, Ledger, RunState
 from jobs.pairs import PinnedPairs, check_pairs
-from jobs.warehouse import Table
+from jobs.warehouse import Table, despite_conflicts
 from mkdm.columns import CONTENT_HASH, ERROR_CODE, PAIR, PAIR_KEY, PASSAGE, QUERY
 from mkdm.errors import InputError, RejectCode
 
@@ -124,4 +124,4 @@ def take_out(table: Table, laid_out: DataFrame, chain: list[str]) -> None:
     same = " AND ".join(f"old.{name} <=> changed.{name}" for name in PAIR_KEY)
     runs = ", ".join(f"'{run_id}'" for run_id in chain)
     merge = table.delta().alias("old").merge(keys.alias("changed"), f"{same} AND old.run_id IN ({runs})")
-    merge.whenMatchedDelete().execute()
+    despite_conflicts(merge.whenMatchedDelete().execute)

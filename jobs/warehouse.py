@@ -1,11 +1,13 @@
 """Where a warehouse keeps its tables, in a folder or in a catalog, and what can be done with one of them."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from delta.exceptions import DeltaConcurrentModificationException
 from delta.tables import DeltaTable
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import col
@@ -13,9 +15,22 @@ from pyspark.sql.functions import col
 from jobs.tables import TABLES, TableKind
 from mkdm.errors import ConfigError, InputError, RunFailedError
 
-_RETRIES = 5
 _CATALOG = re.compile(r"^\w+\.\w+$")
 _NAME = re.compile(r"^\w+(\.\w+){1,2}$")
+
+
+def despite_conflicts(commit: Callable[[], object], tries: int = 6) -> None:
+    """Make a commit that other writers may get in the way of; it sees what they wrote when it is tried again."""
+    for left in range(tries - 1, -1, -1):
+        try:
+            commit()
+            return
+        except Py4JJavaError as error:  # which is how Delta's conflicts reach Python, in spite of delta.exceptions
+            if not left or not error.java_exception.getClass().getName().startswith("io.delta.exceptions."):
+                raise
+        except DeltaConcurrentModificationException:
+            if not left:
+                raise
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,7 @@ class Table:
         """
         try:
             if not self.exists():
-                self._create_empty(kind)
+                despite_conflicts(lambda: self._create_empty(kind))
             detail = self.delta().detail().select("properties").first()
             has = detail["properties"] if detail else {}
             lacks = {name: value for name, value in kind.properties.items() if has.get(name) != value}
@@ -96,9 +111,17 @@ class Table:
                 self.spark.sql(f"ALTER TABLE {self.sql_name} ADD COLUMNS ({', '.join(new)})")
             for name, check in kind.checks.items():
                 if f"delta.constraints.{name}" not in has:
-                    self.spark.sql(f"ALTER TABLE {self.sql_name} ADD CONSTRAINT {name} CHECK ({check})")
+                    self._add_check(name, check)
         except AnalysisException as error:
             raise ConfigError(f"cannot create the table {self.location}: {_one_line(error)}") from error
+
+    def _add_check(self, name: str, check: str) -> None:
+        add = f"ALTER TABLE {self.sql_name} ADD CONSTRAINT {name} CHECK ({check})"
+        try:
+            despite_conflicts(lambda: self.spark.sql(add))
+        except AnalysisException as error:
+            if error.getCondition() != "DELTA_CONSTRAINT_ALREADY_EXISTS":  # another driver was first
+                raise
 
     def _create_empty(self, kind: TableKind) -> None:
         if self.in_catalog:  # Delta's builder does not parse CATALOG.SCHEMA.TABLE
@@ -136,13 +159,7 @@ class Table:
         writer = rows.write.format("delta").mode("append").option("userMetadata", transaction)
         writer = writer.partitionBy(partition_by) if partition_by else writer
         writer = writer.option("txnAppId", transaction).option("txnVersion", 1)
-        for _ in range(_RETRIES):
-            try:
-                self._save(writer)
-                return
-            except DeltaConcurrentModificationException:  # another driver's commit, perhaps of this very transaction
-                continue
-        self._save(writer)
+        despite_conflicts(lambda: self._save(writer))  # with another driver, perhaps over this very transaction
 
     def committed(self, transaction: str) -> int:
         """The version that a transaction made: found in the last commits, or else in all that Delta still tells of.
@@ -159,8 +176,8 @@ class Table:
 
     def changes(self, first: int, last: int) -> DataFrame:
         """The rows that the versions from `first` to `last` changed, with Delta's _change_type and _commit_version."""
-        reader = self.spark.read.option("readChangeFeed", "true")
-        reader = reader.option("startingVersion", first).option("endingVersion", last)
+        reader = self.spark.read.option("readchangefeed", "true")
+        reader = reader.option("startingversion", first).option("endingversion", last)  # else Spark warns
         return reader.table(self.location) if self.in_catalog else reader.format("delta").load(self.location)
 
     def verify(self, transaction: str, expected: int) -> None:
