@@ -1,8 +1,6 @@
 """What changed in the pairs since an earlier run, from the change feed of their Delta table, and what must then go."""
 
 from dataclasses import replace
-from functools import reduce
-from operator import and_
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
@@ -81,10 +79,8 @@ def changed_pairs(pairs: PinnedPairs, base: RunState) -> tuple[DataFrame, DataFr
         .where("net != 0")
     )
     came = net.where("net > 0").select(*PAIR, F.explode(F.sequence(F.lit(1), F.col("net"))).alias("_copy"))
-    gone = net.where("net < 0").select(*PAIR_KEY).distinct()
-    stays = net.where("net > 0")
-    same = [gone[name].eqNullSafe(stays[name]) for name in PAIR_KEY]
-    return came.select(*PAIR), gone.join(stays, reduce(and_, same), "left_anti")
+    gone = net.groupBy(*PAIR_KEY).agg(F.max("net").alias("most")).where("most < 0")
+    return came.select(*PAIR), gone.select(*PAIR_KEY)
 
 
 def refuse_duplicates(rejected: Table, changed: DataFrame, chain: list[str]) -> None:

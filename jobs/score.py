@@ -35,7 +35,7 @@ from mkdm.columns import (
 )
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError, RejectCode, RejectRateError
-from udfs.model import model_version
+from udfs.model import check_max_length, model_version
 from udfs.scoring import ScoringSettings, score_udf
 
 JOB = "score"
@@ -104,12 +104,15 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
     """Score the pairs into `scores` and `rejected_pairs`; run again, the same run goes on or finds itself complete.
 
     Raises:
+        ConfigError: a setting that the model, or the run that it names, cannot meet.
         ModelError: the model folder is missing, incomplete or changed.
-        InputError: the pairs are missing, empty, or lack a column or its type.
+        InputError: the pairs are missing, empty, or lack a column or its type; or an incremental run cannot tell what
+            changed in them.
         RejectRateError: more pairs were rejected than allowed; all that was scored is kept.
         RunFailedError: a task failed for good, or rows went missing.
     """
     version = model_version(config.model)
+    check_max_length(config.model, config.max_length)
     warehouse = Warehouse(spark, config.warehouse)
     pairs = read_pairs(spark, warehouse.table("pairs", config.pairs), config.pairs_version)
     ledger = Ledger(warehouse.table("runs", config.runs))
@@ -196,7 +199,7 @@ def transform(pairs: DataFrame, config: ScoreConfig, tasks: int | None = None) -
         max_length=config.max_length,
         token_budget=config.token_budget,
     )
-    part = F.pmod(F.xxhash64(PASSAGE_ID), F.lit(min(SPREAD, tasks or SPREAD)))
+    part = F.pmod(F.xxhash64(PASSAGE_ID), F.lit(SPREAD))
     pairs = pairs.withColumn("part", part)
     pairs = pairs.repartition(tasks, QUERY_ID, "part") if tasks else pairs
     copy = F.row_number().over(Window.partitionBy(QUERY_ID, "part", PASSAGE_ID).orderBy(CONTENT_HASH))

@@ -7,7 +7,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from mkdm.errors import ModelError
+from mkdm.errors import ConfigError, ModelError
 
 MANIFEST = "mkdm_manifest.json"
 _TOKENIZER_FILES = (
@@ -43,6 +43,20 @@ def model_version(folder: str | Path) -> str:
     if manifest.exists():
         _check_against(manifest, hashes)
     return _version(hashes)
+
+
+def check_max_length(folder: str | Path, max_length: int | None) -> None:
+    """Check a wanted number of tokens against the model's config, as far as the config tells what the model takes.
+
+    Raises:
+        ConfigError: it is more than that.
+    """
+    config = json.loads((Path(folder) / "config.json").read_text())
+    takes = config.get("max_length") if config.get("model_type") == "mkdm" else config.get("max_position_embeddings")
+    if takes is not None and "roberta" in config.get("model_type", ""):  # which leaves positions up to padding unused
+        takes -= config.get("pad_token_id", 1) + 1
+    if max_length is not None and takes is not None and max_length > takes:
+        raise ConfigError(f"--max-length is {max_length}; this model takes 1 to {takes} tokens")
 
 
 def write_manifest(folder: str | Path) -> str:

@@ -1,5 +1,5 @@
 """What a driver asks about a model before it starts a task; needs no torch."""
 
-from mkdm.model_folder import model_version
+from mkdm.model_folder import check_max_length, model_version
 
-__all__ = ["model_version"]
+__all__ = ["check_max_length", "model_version"]

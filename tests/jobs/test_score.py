@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import IntegerType
 
+from jobs import score
 from jobs.progress import _newest
 from jobs.report import RunReport
 from jobs.score import ScoreConfig, run, transform
@@ -13,6 +15,7 @@ from jobs.warehouse import Table, Warehouse
 from mkdm.errors import ConfigError, InputError, ModelError, RejectRateError, RunFailedError
 from mkdm.model_folder import model_version
 from mkdm.scorer import Scorer
+from udfs.scoring import RESULT, _batch_scorer
 
 PAIRS = "query_id string, passage_id string, query string, passage string"
 
@@ -302,9 +305,22 @@ def test_model_with_a_changed_file(spark, config, tmp_path):
     _refused(spark, config, ModelError, "tokenizer_config.json in .* has changed", model=str(folder))
 
 
-def test_setting_that_the_model_cannot_meet_fails_in_one_line(spark, warehouse, config):
-    with pytest.raises(RunFailedError, match=r"ConfigError: --max-length is 4000; this model takes 1 to 128 tokens$"):
-        run(spark, ScoreConfig(**(vars(config) | {"max_length": 4000})))
+def test_setting_that_the_model_cannot_meet(spark, config):
+    _refused(spark, config, ConfigError, "--max-length is 4000; this model takes 1 to 128 tokens", max_length=4000)
+
+
+def test_fault_of_a_worker_is_one_line(spark, warehouse, config, monkeypatch):
+    def refusing_udf(settings):
+        def refuse(batches):
+            raise ModelError(f"the model at {settings.model} is not the driver's")
+            yield
+
+        refuse.__annotations__ = _batch_scorer(settings).__annotations__
+        return pandas_udf(refuse, RESULT).asNondeterministic()
+
+    monkeypatch.setattr(score, "score_udf", refusing_udf)
+    with pytest.raises(RunFailedError, match=r"ModelError: the model at .* is not the driver's$"):
+        run(spark, config)
     assert [row.state for row in warehouse.table("runs").read().orderBy("state").collect()] == ["failed", "started"]
 
 

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -6,8 +7,8 @@ from tiny_models import tiny_config
 from transformers import AutoModel, BertForSequenceClassification
 
 from mkdm.checkpoint import load_checkpoint
-from mkdm.errors import ModelError
-from mkdm.model_folder import MANIFEST, model_version
+from mkdm.errors import ConfigError, ModelError
+from mkdm.model_folder import MANIFEST, check_max_length, model_version
 
 
 @pytest.fixture
@@ -89,3 +90,20 @@ def test_teacher_of_three_labels_is_refused(tokenizers, tmp_path):
     tokenizers["bert"].save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="has 3 labels"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "takes"),
+    [
+        ({"model_type": "mkdm", "max_length": 160}, 160),
+        ({"model_type": "bert", "max_position_embeddings": 512}, 512),
+        ({"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        ({"model_type": "unheard-of"}, None),
+    ],
+)
+def test_max_length_that_the_config_does_not_take(config, takes, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    check_max_length(tmp_path, takes)
+    if takes is not None:
+        with pytest.raises(ConfigError, match=f"--max-length is {takes + 1}; this model takes 1 to {takes} tokens"):
+            check_max_length(tmp_path, takes + 1)

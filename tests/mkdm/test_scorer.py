@@ -176,3 +176,17 @@ def test_load_checkpoint_limits_length_to_what_the_student_was_trained_with(toke
     student.config.max_length = 40
     save_checkpoint(student, tokenizers["bert"], tmp_path)
     assert load_checkpoint(tmp_path)[0].max_length == 40
+
+
+def test_equal_pairs_are_scored_once_per_window(student_folder, texts):
+    scorer = Scorer.load(student_folder, precision="fp32")
+    rows = []
+    score = scorer.backend.score
+    scorer.backend.score = lambda batch: rows.append(len(batch.input_ids)) or score(batch)
+    queries, passages = (list(some[:10]) for some in texts)
+    result = scorer.score_window(queries * 5 + [None], passages * 5 + ["a"])
+    assert sum(rows) == 10
+    np.testing.assert_array_equal(result.scores[:50], np.tile(result.scores[:10], 5))
+    assert (result.padded_tokens[10:] == 0).all()
+    assert (result.tokens[:50] == np.tile(result.tokens[:10], 5)).all()
+    assert list(result.errors) == [50]

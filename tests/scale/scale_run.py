@@ -1,0 +1,176 @@
+"""How the engine around the scorer grows with its input: `python tests/scale/scale_run.py --rows 100000 1000000`.
+
+A stand-in takes the scorer's place, which makes scores of text lengths; all else is the job as it is. Each size is
+scored, then changed by 1 % and scored incrementally, and beside it the same UDF is written by a plain
+`write.format("delta")`.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.functions import pandas_udf
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT))  # not an installed package
+
+from cluster.session import ClusterConfig, start_session  # noqa: E402
+from jobs import chunked, score  # noqa: E402
+from jobs.warehouse import Warehouse  # noqa: E402
+from udfs.scoring import RESULT  # noqa: E402
+
+WORDS = "a gasket is a mechanical seal which fills the space between two or more mating surfaces "
+
+
+def stand_in(_settings: object) -> Any:
+    """In place of `score_udf`: a score from the lengths of the texts, at no cost worth speaking of."""
+
+    def score(batches):
+        for queries, passages in batches:
+            lengths = queries.str.len() + passages.str.len()
+            yield pd.DataFrame(
+                {
+                    "score": ((lengths % 1000) / 1000).astype("float32"),
+                    "tokens": lengths.astype("int32"),
+                    "padded_tokens": lengths.astype("int32"),
+                    "error_code": None,
+                    "error_message": None,
+                    "load_id": "stand-in",
+                }
+            )
+
+    score.__annotations__ = __import__("udfs.scoring", fromlist=["_batch_scorer"])._batch_scorer(None).__annotations__
+    return pandas_udf(score, RESULT).asNondeterministic()
+
+
+def make_pairs(spark: SparkSession, rows: int, first: int = 0) -> DataFrame:
+    """Pairs of 20 passages per query, of some 300 bytes each."""
+    number = F.col("id")
+    return spark.range(first, first + rows).select(
+        F.concat(F.lit("q"), (number / 20).cast("long")).alias("query_id"),
+        F.concat(F.lit("p"), number).alias("passage_id"),
+        F.concat(F.lit("what is a gasket of type "), (number / 20).cast("long")).alias("query"),
+        F.concat(number.cast("string"), F.lit(" "), F.repeat(F.lit(WORDS), (number % 5 + 1).cast("int"))).alias(
+            "passage"
+        ),
+    )
+
+
+class Meter:
+    """Bytes that this JVM read through Hadoop's file systems, and its heap after a collection."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        self._jvm: Any = spark._jvm
+
+    def bytes_read(self) -> int:
+        statistics = self._jvm.org.apache.hadoop.fs.FileSystem.getAllStatistics()
+        return sum(statistics.get(i).getBytesRead() for i in range(statistics.size()))
+
+    def live_heap_mb(self) -> float:
+        self._jvm.java.lang.System.gc()
+        runtime = self._jvm.java.lang.Runtime.getRuntime()
+        return (runtime.totalMemory() - runtime.freeMemory()) / 2**20
+
+
+def log_of(warehouse: Warehouse) -> tuple[int, int]:
+    """Commits and bytes of all Delta logs but that of the pairs."""
+    files = [path for path in Path(warehouse.root).glob("*/_delta_log/*") if "/pairs/" not in str(path)]
+    return sum(path.suffix == ".json" for path in files), sum(path.stat().st_size for path in files)
+
+
+def measure(spark: SparkSession, folder: Path, rows: int, rows_per_chunk: int) -> dict[str, float]:
+    """One size: the job, the same again, 1 % changed, and the plain write."""
+    shutil.rmtree(folder, ignore_errors=True)
+    warehouse, meter = Warehouse(spark, str(folder)), Meter(spark)
+    pairs = warehouse.table("pairs")
+    writer = make_pairs(spark, rows).repartition(max(2, rows // 500_000)).write.format("delta")
+    writer.option("delta.enableChangeDataFeed", "true").save(pairs.location)
+    stored = sum(path.stat().st_size for path in Path(pairs.location).glob("*.parquet"))
+    config = score.ScoreConfig(
+        model=str(ROOT / "tests" / "sample" / "student"),
+        warehouse=str(folder),
+        chunks=max(1, rows // rows_per_chunk),
+    )
+    marks: dict[str, float] = {}
+
+    def mark(module: Any, name: str, label: str) -> None:
+        function = getattr(module, name)
+
+        def timed(*args: Any) -> Any:
+            began = time.monotonic()
+            try:
+                return function(*args)
+            finally:
+                marks[label] = marks.get(label, 0.0) + time.monotonic() - began
+
+        setattr(module, name, timed)
+
+    originals = chunked.lay_out, chunked.commit_chunk
+    mark(chunked, "lay_out", "layout_s")
+    mark(chunked, "commit_chunk", "commit_s")
+    before, began = meter.bytes_read(), time.monotonic()
+    report = score.run(spark, config)
+    seconds = time.monotonic() - began
+    read = meter.bytes_read() - before
+    chunked.lay_out, chunked.commit_chunk = originals
+    commits, log_bytes = log_of(warehouse)
+    heap = meter.live_heap_mb()
+
+    began = time.monotonic()
+    score.run(spark, config)
+    again = time.monotonic() - began
+
+    pairs.append(make_pairs(spark, rows // 200, rows), "more")
+    pairs.delta().update("pmod(xxhash64(passage_id), 200) = 7", {"passage": F.concat("passage", F.lit(" changed"))})
+    began = time.monotonic()
+    added = score.run(spark, score.ScoreConfig(**(vars(config) | {"incremental": True, "chunks": "auto"})))
+    incremental = time.monotonic() - began
+
+    plain = warehouse.table("plain")
+    began = time.monotonic()
+    rows_in = pairs.read(0).repartition(max(1, rows // config.rows_per_task), "query_id")
+    scored = rows_in.select("query_id", "passage_id", stand_in(None)("query", "passage").alias("r"))
+    scored.select("query_id", "passage_id", "r.score").write.format("delta").save(plain.location)
+    plain_seconds = time.monotonic() - began
+    return {
+        "rows": rows,
+        "chunks": report.run.chunks,
+        "seconds": seconds,
+        "us_per_row": seconds / rows * 1e6,
+        **marks,
+        "read_of_input": read / stored,
+        "commits": commits,
+        "log_kb": log_bytes / 1e3,
+        "scores_files": len(list(Path(folder, "scores").glob("*.parquet"))),
+        "live_heap_mb": heap,
+        "again_s": again,
+        "changed_rows": added.totals.rows_read,
+        "incremental_s": incremental,
+        "plain_s": plain_seconds,
+    }
+
+
+def main() -> None:
+    """Measure each size and print a JSON line for it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--rows-per-chunk", type=int, default=250_000)
+    parser.add_argument("--folder", default="build/scale", help="where the tables go; about 150 bytes a row, twice")
+    arguments = parser.parse_args()
+    score.score_udf = stand_in
+    spark = start_session(ClusterConfig(), "scale", {"spark.ui.enabled": "false"})
+    measure(spark, Path(arguments.folder), 10_000, arguments.rows_per_chunk)  # warms the JVM
+    for rows in arguments.rows:
+        figures = measure(spark, Path(arguments.folder), rows, arguments.rows_per_chunk)
+        print(json.dumps({name: round(value, 2) for name, value in figures.items()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
