@@ -131,7 +131,7 @@ class ChunkedRun:
         totals = replace(sum_of(list(chunks.values())), seconds=earlier + seconds)
         if totals.rows_read != self.run.rows:
             raise RunFailedError(f"{self.run.rows:,} rows went in and {totals.rows_read:,} came out")
-        if self.run.chunks > 1:
+        if self.run.chunks > 1 and self.run.rows:
             loads = staging(self.warehouse, self.run, "results").read().agg(F.count_distinct(LOAD_ID)).collect()[0][0]
             totals = replace(totals, model_loads=loads)
         return totals

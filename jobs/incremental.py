@@ -116,6 +116,8 @@ def take_out(table: Table, laid_out: DataFrame, chain: list[str]) -> None:
 
     One scan of the key columns of the files that may hold such keys; files without any stay as they are.
     """
+    if table.read().where(F.col("run_id").isin(chain)).isEmpty():
+        return
     keys = laid_out.select(*PAIR_KEY).distinct()
     same = " AND ".join(f"old.{name} <=> changed.{name}" for name in PAIR_KEY)
     runs = ", ".join(f"'{run_id}'" for run_id in chain)

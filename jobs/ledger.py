@@ -1,7 +1,7 @@
 """The ledger of runs: what makes two runs the same, and the rows of `runs` that say how far each one has come.
 
 A row without a chunk speaks of the whole run (started; replacing the rows of the run that it adds to; failed; complete;
-abandoned), a row with one of that chunk (complete). Nothing is ever updated, so that the ledger is also the history.
+removed), a row with one of that chunk (complete). Nothing is ever updated, so that the ledger is also the history.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from jobs.warehouse import Table
 from mkdm import __version__
 from mkdm.errors import ConfigError
 
-STARTED, REPLACING, COMPLETE, FAILED, ABANDONED = "started", "replacing", "complete", "failed", "abandoned"
+STARTED, REPLACING, COMPLETE, FAILED, REMOVED = "started", "replacing", "complete", "failed", "removed"
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class RunState:
     """How far one run has come.
 
     Attributes:
-        state: started, replacing, failed, complete or abandoned.
+        state: started, replacing, failed, complete or removed.
         chunks: by number, the chunks that are complete.
         totals: of the whole run if it is complete, else of its complete chunks.
         last_seen: when its newest row was written.
@@ -133,7 +133,7 @@ class RunState:
         first, newest = whole[0], rows[-1]
         chunks = {row["chunk"]: _totals(row) for row in rows if row["chunk"] is not None}
         complete = next((row for row in whole if row["state"] == COMPLETE), None)
-        if complete is not None or whole[-1]["state"] == ABANDONED:
+        if complete is not None or whole[-1]["state"] == REMOVED:
             state = whole[-1]["state"]
         else:  # a run that goes on after a failure has rows of chunks after it
             state = newest["state"] if newest["state"] in (FAILED, REPLACING) else STARTED
@@ -194,7 +194,7 @@ class Ledger:
         """
         name = run_id or f"{identity.job}-{identity.fingerprint[:16]}"
         while (state := RunState.of(self.rows(run_id=name))) is not None:
-            if state.state != ABANDONED:
+            if state.state != REMOVED:
                 if state.run.fingerprint != identity.fingerprint:
                     raise ConfigError(
                         f"run {name} was started with another fingerprint, {state.run.fingerprint}, than "
@@ -203,7 +203,7 @@ class Ledger:
                     )
                 return state
             if run_id is not None:
-                raise ConfigError(f"run {name} was abandoned: give another --run-id")
+                raise ConfigError(f"run {name} was removed: give another --run-id")
             name = next_name(name)
         return None
 

@@ -11,7 +11,7 @@ from pyspark.sql.functions import col
 from cluster.session import ClusterConfig, start_session
 from jobs.chunked import drop_staging, staging
 from jobs.command import run_job
-from jobs.ledger import ABANDONED, COMPLETE, Ledger, RunState
+from jobs.ledger import COMPLETE, REMOVED, Ledger, RunState
 from jobs.tables import TABLES
 from jobs.warehouse import Table, Warehouse
 from mkdm.config import parse_config
@@ -89,7 +89,7 @@ def _refuse_if_read(warehouse: Warehouse, table: Table, states: list[RunState], 
     horizon = datetime.now(UTC) - timedelta(hours=hours)
     for state in states:
         version = state.run.input_versions.get("pairs", "")
-        if state.state in (COMPLETE, ABANDONED) or version.partition("@")[0] != table_id:
+        if state.state in (COMPLETE, REMOVED) or version.partition("@")[0] != table_id:
             continue
         if staging(warehouse, state.run, "pairs").exists():  # it has its own copy
             continue
@@ -98,7 +98,7 @@ def _refuse_if_read(warehouse: Warehouse, table: Table, states: list[RunState], 
         if oldest is not None and oldest / 1000 < horizon.timestamp():
             raise InputError(
                 f"run {state.run.run_id} is {state.state} and reads version {version.partition('@')[2]} of "
-                f"{table.location}, whose files VACUUM would remove: finish it, give it up with mkdm runs --abandon "
+                f"{table.location}, whose files VACUUM would remove: finish it, give it up with mkdm runs --remove "
                 f"{state.run.run_id}, or raise --retention-hours"
             )
 

@@ -4,19 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import SparkSession
+from pyspark.sql.functions import col
 
 from cluster.session import ClusterConfig, start_session
 from jobs.chunked import drop_staging
 from jobs.command import run_job
-from jobs.ledger import ABANDONED, COMPLETE, Ledger, RunState
+from jobs.incremental import BASE_RUN
+from jobs.ledger import REMOVED, Ledger, RunState
 from jobs.warehouse import Warehouse
+from mkdm.columns import RUN_ID
 from mkdm.config import parse_config
 from mkdm.errors import InputError
 
 
 @dataclass(frozen=True)
 class RunsConfig:
-    """List the runs of a warehouse, one run whole, or give one up."""
+    """List the runs of a warehouse, one run whole, or remove one."""
 
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
@@ -24,30 +27,42 @@ class RunsConfig:
     """Table of runs, if not <warehouse>/runs."""
     run_id: str | None = None
     """Show this run alone, with its settings, inputs and chunks."""
-    abandon: str | None = None
-    """Give up this run: its staging tables go, VACUUM no longer waits for it, what it has committed stays."""
+    remove: str | None = None
+    """Remove this run: an unfinished one is given up; the rows of either leave scores and rejected_pairs."""
 
 
 def run(spark: SparkSession, config: RunsConfig) -> str:
     """The table of runs, or of one run.
 
     Raises:
-        InputError: there is no ledger or no such run, or the run to abandon is complete.
+        InputError: there is no ledger or no such run, or another run adds to the one to remove.
     """
     warehouse = Warehouse(spark, config.warehouse)
     ledger = Ledger(warehouse.table("runs", config.runs))
     if not ledger.table.exists():
         raise InputError(f"no runs at {ledger.table.location}: nothing has run in this warehouse yet")
-    if config.abandon:
-        state = _one(ledger, config.abandon)
-        if state.state == COMPLETE:
-            raise InputError(f"run {config.abandon} is complete: there is nothing to abandon")
-        ledger.record(state.run, ABANDONED)
-        drop_staging(warehouse, state.run)
-        return f"run {config.abandon} is abandoned; the {state.totals.rows_read:,} pairs it did stay in the tables"
+    if config.remove:
+        return _remove(warehouse, ledger, _one(ledger, config.remove))
     if config.run_id:
         return details(_one(ledger, config.run_id))
     return listing(ledger.states())
+
+
+def _remove(warehouse: Warehouse, ledger: Ledger, state: RunState) -> str:
+    name = state.run.run_id
+    heirs = [other for other in ledger.states() if other.run.input_versions.get(BASE_RUN) == name]
+    used = [other.run.run_id for other in heirs if other.state != REMOVED]
+    if used:
+        raise InputError(f"run {used[0]} adds to run {name}: its scores are theirs together; remove that one first")
+    gone = 0
+    for table in ("scores", "rejected_pairs"):
+        mine = warehouse.table(table)
+        if mine.exists():
+            gone += mine.read().where(col(RUN_ID) == name).count()
+            mine.delta().delete(col(RUN_ID) == name)
+    ledger.record(state.run, REMOVED)
+    drop_staging(warehouse, state.run)
+    return f"run {name}, which was {state.state}, is removed, and {gone:,} rows with it"
 
 
 def _one(ledger: Ledger, run_id: str) -> RunState:

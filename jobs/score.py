@@ -152,7 +152,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
         ledger=ledger,
         warehouse=warehouse,
         pairs=rows,
-        transform=lambda part, size: transform(part, config, tasks=math.ceil(size / config.rows_per_task)),
+        transform=lambda part, size: transform(part, config, math.ceil(size / config.rows_per_task), version),
         scores=Output(outputs["scores"], scored_rows),
         rejects=Output(outputs["rejected_pairs"], rejected_rows),
         gone=gone,
@@ -177,7 +177,7 @@ def _outputs(warehouse: Warehouse, config: ScoreConfig) -> dict[str, Table]:
     return {name: warehouse.output(name, getattr(config, name)) for name in ("scores", "rejected_pairs", "runs")}
 
 
-def transform(pairs: DataFrame, config: ScoreConfig, tasks: int | None = None) -> DataFrame:
+def transform(pairs: DataFrame, config: ScoreConfig, tasks: int | None = None, version: str | None = None) -> DataFrame:
     """Every pair with its score, or with the reason why it has none.
 
     Rows of one query stay together and in order, so that its text is tokenised once; only a query's many passages are
@@ -186,6 +186,7 @@ def transform(pairs: DataFrame, config: ScoreConfig, tasks: int | None = None) -
     Args:
         pairs: query_id, passage_id, query, passage (strings, any of them null).
         tasks: how many Spark tasks score them; None leaves it to Spark.
+        version: the model version that every executor must have; None takes the folder's as it is now.
 
     Returns:
         query_id, passage_id, content_hash, score, tokens, padded_tokens, error_code, error_message, load_id; the score
@@ -193,7 +194,7 @@ def transform(pairs: DataFrame, config: ScoreConfig, tasks: int | None = None) -
     """
     settings = ScoringSettings(
         model=config.model,
-        model_version=model_version(config.model),
+        model_version=version or model_version(config.model),
         backend=config.backend,
         precision=config.precision,
         max_length=config.max_length,

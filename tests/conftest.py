@@ -20,6 +20,17 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)  # quicker for models this small
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow, of several minutes")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: needs --slow"))
+
+
 @pytest.fixture(scope="session")
 def spark():
     """A session as `mkdm` starts it on one machine, with what makes tests quicker."""

@@ -23,6 +23,7 @@ START_SECONDS = 60.0
 class LoopbackCluster:
     """One master and some workers of one core each, with logs and all else in a new folder under `folder`.
 
+    On Linux, each worker has a loopback address of its own: Spark runs no speculative copy on the host of the first.
     All its processes (daemons, executors, Python workers) run in that new folder, by which they are found, also when
     their parent was killed. A guard process ends them if this one ends without `stop()`, however that comes.
     """
@@ -99,28 +100,28 @@ class LoopbackCluster:
         self._wait_for_worker(i, self._launch_worker(i))
 
     def _launch_worker(self, i: int) -> int:
-        port = _free_port()
+        port, host = _free_port(), f"127.0.0.{i + 1}" if sys.platform == "linux" else HOST
         size = ["--cores", "1", "--memory", "2g", "--work-dir", str(self.folder / f"worker-{i}")]
         ports = ["--port", str(port), "--webui-port", "0"]
-        self._launch(f"worker-{i}", "org.apache.spark.deploy.worker.Worker", *ports, *size, self.master)
+        self._launch(f"worker-{i}", "org.apache.spark.deploy.worker.Worker", *ports, *size, self.master, host=host)
         return port
 
     def _wait_for_worker(self, i: int, port: int) -> None:
         self._wait(f"worker-{i}", lambda: port in self._alive_ports())
 
-    def _launch(self, name: str, main: str, *arguments: str) -> None:
+    def _launch(self, name: str, main: str, *arguments: str, host: str = HOST) -> None:
         home = _find_spark_home()
         env = os.environ | {
             "SPARK_HOME": home,
             "SPARK_CONF_DIR": str(self.folder),  # none of the machine's own settings
             "SPARK_LOCAL_DIRS": str(self.folder / "local"),
-            "SPARK_LOCAL_IP": HOST,
-            "SPARK_PUBLIC_DNS": HOST,
+            "SPARK_LOCAL_IP": host,
+            "SPARK_PUBLIC_DNS": host,
             "SPARK_DAEMON_MEMORY": "256m",
             "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
             "PYSPARK_PYTHON": sys.executable,
         }
-        command = [f"{home}/bin/spark-class", main, "--host", HOST, *arguments]  # which becomes the JVM
+        command = [f"{home}/bin/spark-class", main, "--host", host, *arguments]  # which becomes the JVM
         with open(self.folder / f"{name}.log", "ab") as log:
             self._daemons[name] = subprocess.Popen(
                 command, cwd=self.folder, env=env, stdout=log, stderr=log, start_new_session=True

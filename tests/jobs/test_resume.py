@@ -5,8 +5,10 @@ import subprocess
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 from pyspark.sql.pandas.functions import pandas_udf
+from tiny_models import tiny_student
 
 from jobs import chunked, score
 from jobs.chunks import auto_chunks
@@ -14,6 +16,7 @@ from jobs.runs import RunsConfig
 from jobs.runs import run as list_runs
 from jobs.score import ScoreConfig, run
 from jobs.warehouse import Warehouse
+from mkdm.checkpoint import save_checkpoint
 from mkdm.errors import ConfigError, InputError, ModelError, RunFailedError
 from tests.faults.outcome import Outcome, outcome
 from udfs.scoring import RESULT, _batch_scorer
@@ -94,8 +97,29 @@ def test_cut_off_run_goes_on_under_the_same_fingerprint_alone(
     assert (report.run.run_id, report.totals.rows_read, report.run.chunks) == (name, 300, 3)
     assert not list(Path(warehouse.root).glob("staging_*"))
     assert " 3 of 3 " in list_runs(spark, RunsConfig(warehouse=warehouse.root))
-    with pytest.raises(InputError, match="is complete: there is nothing to abandon"):
-        list_runs(spark, RunsConfig(warehouse=warehouse.root, abandon=name))
+
+
+def test_model_folder_replaced_in_mid_run(
+    spark, warehouse, config, undisturbed, after_first_chunk, tmp_path, tokenizers, monkeypatch
+):
+    model = Path(shutil.copytree(config.model, tmp_path / "model"))
+    config = but(config, model=str(model))
+
+    def replace_model() -> None:  # with a whole one, under which no row of this run may be scored
+        model.rename(tmp_path / "right")
+        save_checkpoint(tiny_student("bert", tokenizers["bert"]), tokenizers["bert"], model)
+        for process in psutil.Process().children(recursive=True):
+            if "pyspark.daemon" in " ".join(process.cmdline()):
+                process.kill()  # the new worker has to load the model
+
+    after_first_chunk(replace_model)
+    with pytest.raises(RunFailedError, match=r"ModelError: the model at .* on this executor is version"):
+        run(spark, config)
+    monkeypatch.undo()
+    shutil.rmtree(model)
+    (tmp_path / "right").rename(model)
+    run(spark, config)
+    assert outcome(warehouse) == undisturbed
 
 
 def test_input_overwritten_optimised_and_vacuumed_in_mid_run(
@@ -192,15 +216,17 @@ def test_two_drivers_at_once_on_the_same_run(spark, warehouse, config, undisturb
     assert outcome(warehouse) == undisturbed
 
 
-def test_abandoned_run_is_not_gone_on_with(spark, warehouse, config, after_first_chunk, monkeypatch):
+def test_removed_run_is_not_gone_on_with(spark, warehouse, config, after_first_chunk, monkeypatch):
     after_first_chunk(interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(spark, but(config, run_id="mine"))
     monkeypatch.undo()
     assert list(Path(warehouse.root).glob("staging_*"))
-    assert "run mine is abandoned" in list_runs(spark, RunsConfig(warehouse=warehouse.root, abandon="mine"))
+    told = list_runs(spark, RunsConfig(warehouse=warehouse.root, remove="mine"))
+    assert told.startswith("run mine, which was started, is removed, and ")
+    assert warehouse.table("scores").read().isEmpty()
     assert not list(Path(warehouse.root).glob("staging_*"))
-    with pytest.raises(ConfigError, match="run mine was abandoned: give another --run-id"):
+    with pytest.raises(ConfigError, match="run mine was removed: give another --run-id"):
         run(spark, but(config, run_id="mine"))
     shown = list_runs(spark, RunsConfig(warehouse=warehouse.root, run_id="mine"))
     assert "precision           fp32" in shown

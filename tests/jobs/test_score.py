@@ -162,7 +162,7 @@ def test_too_many_rejects_fail_the_job_and_lose_nothing(spark, warehouse, config
     assert warehouse.table("rejected_pairs").read().count() == 1
 
 
-@pytest.mark.parametrize("lost", ["scores", "rejected_pairs", "runs"])
+@pytest.mark.parametrize("lost", ["rejected_pairs", "runs"])
 def test_crash_between_commits_leaves_nothing_lost_or_double(spark, warehouse, config, lost, monkeypatch):
     rows = [("q", str(i), "a", "b" if i else None) for i in range(30)]
     warehouse.table("pairs").overwrite(spark.createDataFrame(rows, PAIRS))
