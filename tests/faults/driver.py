@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 import psutil
 from pyspark.sql import SparkSession
 
-WAIT_SECONDS = 180.0
+WAIT_SECONDS = 300.0
 QUICK = {"spark.ui.enabled": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}  # tables here are tiny
 QUICK["spark.sql.codegen.wholeStage"] = "false"
 

@@ -75,11 +75,11 @@ def test_killed_and_hanging_parts_change_no_row(cluster, warehouse, start, undis
     done = commits(warehouse.root, "runs") + 1  # started
     driver = start(SPECULATION)
     kill_python_worker(cluster)
-    hang_python_worker(cluster)
-    wait_for_commits(driver, warehouse.root, done + 1, "runs")
-    kill_executor(cluster)
-    wait_for_commits(driver, warehouse.root, done + 2, "runs")
     kill_worker_daemon(cluster)
+    wait_for_commits(driver, warehouse.root, done + 1, "runs")
+    hang_python_worker(cluster)
+    wait_for_commits(driver, warehouse.root, done + 2, "runs")
+    kill_executor(cluster)
     assert driver.running
     told = driver.wait()
     assert f"chunks            {CHUNKS}\nscored            300\nrejected          0\n" in told
@@ -97,7 +97,7 @@ def kill_executor(cluster: LoopbackCluster) -> None:
 
 
 def hang_python_worker(cluster: LoopbackCluster) -> None:
-    """What is left of its task is for a speculative copy."""
+    """Its task is for a speculative copy, which Spark runs on a host where the task was not tried before."""
     busy_python_worker(cluster).suspend()
 
 
