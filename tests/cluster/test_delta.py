@@ -77,6 +77,10 @@ def test_spark_submit_equals_mkdm(spark, student_folder, sample_pairs, tmp_path)
         "--driver-java-options",
         "-XX:TieredStopAtLevel=1",
         "--conf=spark.ui.enabled=false",
+        "--conf=spark.databricks.delta.snapshotPartitions=1",
+        "--conf=spark.sql.shuffle.partitions=2",
+        "--conf=spark.sql.codegen.factoryMode=NO_CODEGEN",
+        "--conf=spark.sql.codegen.wholeStage=false",
     ]
     submit = [str(Path(sys.executable).parent / "spark-submit"), *quick, "--jars", jars, *conf]
     environment = {**os.environ, "PYSPARK_PYTHON": sys.executable}

@@ -8,6 +8,7 @@ from jobs.benchmark import BenchmarkConfig, run
 from mkdm.errors import ConfigError, InputError, RunFailedError
 
 
+@pytest.mark.slow
 def test_three_sides_on_the_same_pairs(student_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "FOLDER", tmp_path / "benchmark")
     table = run(BenchmarkConfig(model=student_folder, pairs=str(SAMPLE / "pairs.parquet"), rows=60))

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,7 @@ from mkdm.errors import ConfigError, InputError, ModelError, RunFailedError
 from tests.faults.outcome import Outcome, outcome
 from udfs.scoring import RESULT, _batch_scorer
 
-CHUNKS = 3
+CHUNKS = 2
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def but(config: ScoreConfig, **changes) -> ScoreConfig:
 
 @pytest.fixture(scope="module")
 def undisturbed(spark, tmp_path_factory, tables, student_folder) -> Outcome:
-    """What a run of three chunks writes when nothing happens to it."""
+    """What a run of two chunks writes when nothing happens to it."""
     root = shutil.copytree(tables, tmp_path_factory.mktemp("undisturbed") / "warehouse")
     run(spark, ScoreConfig(model=student_folder, warehouse=str(root), precision="fp32", chunks=CHUNKS))
     assert not list(Path(root).glob("staging_*"))
@@ -76,12 +77,12 @@ def test_cut_off_run_goes_on_under_the_same_fingerprint_alone(
         run(spark, config)
     monkeypatch.undo()
     listed = list_runs(spark, RunsConfig(warehouse=warehouse.root)).splitlines()[1].split()
-    assert listed[1:5] == ["started", "1", "of", "3"]
+    assert listed[1:5] == ["started", "1", "of", "2"]
     name = listed[0]
 
     with pytest.raises(ConfigError, match=rf"run {name} was started with another fingerprint.*max_length: None → 64"):
         run(spark, but(config, run_id=name, max_length=64))
-    with pytest.raises(ConfigError, match=f"run {name} is cut into 3 chunks: leave --chunks out"):
+    with pytest.raises(ConfigError, match=f"run {name} is cut into 2 chunks: leave --chunks out"):
         run(spark, but(config, chunks=5))
     weights = (model / "model.safetensors").read_bytes()
     (model / "model.safetensors").write_bytes(weights[:-4] + b"\0\0\0\0")
@@ -92,11 +93,11 @@ def test_cut_off_run_goes_on_under_the_same_fingerprint_alone(
     capsys.readouterr()
     report = run(spark, but(config, chunks="auto"))
     told = capsys.readouterr().err
-    assert f"{name} goes on: 1 of 3 chunks, " in told
+    assert f"{name} goes on: 1 of 2 chunks, " in told
     assert outcome(warehouse) == undisturbed
-    assert (report.run.run_id, report.totals.rows_read, report.run.chunks) == (name, 300, 3)
+    assert (report.run.run_id, report.totals.rows_read, report.run.chunks) == (name, 300, 2)
     assert not list(Path(warehouse.root).glob("staging_*"))
-    assert " 3 of 3 " in list_runs(spark, RunsConfig(warehouse=warehouse.root))
+    assert " 2 of 2 " in list_runs(spark, RunsConfig(warehouse=warehouse.root))
 
 
 def test_model_folder_replaced_in_mid_run(
@@ -109,8 +110,9 @@ def test_model_folder_replaced_in_mid_run(
         model.rename(tmp_path / "right")
         save_checkpoint(tiny_student("bert", tokenizers["bert"]), tokenizers["bert"], model)
         for process in psutil.Process().children(recursive=True):
-            if "pyspark.daemon" in " ".join(process.cmdline()):
-                process.kill()  # the new worker has to load the model
+            with suppress(psutil.Error):  # some end by themselves
+                if "pyspark.daemon" in " ".join(process.cmdline()):
+                    process.kill()  # the new worker has to load the model
 
     after_first_chunk(replace_model)
     with pytest.raises(RunFailedError, match=r"ModelError: the model at .* on this executor is version"):
