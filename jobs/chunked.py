@@ -19,7 +19,7 @@ from jobs.ledger import COMPLETE, FAILED, Ledger, Run, RunState, Totals, sum_of
 from jobs.progress import progress
 from jobs.warehouse import Table, Warehouse
 from mkdm.columns import CHUNK, LOAD_ID
-from mkdm.errors import RunFailedError
+from mkdm.errors import InputError, RunFailedError
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ChunkedRun:
                 self.finish(laid_out)
             totals = self._totals(chunks, time.monotonic() - began)
             self.ledger.record(self.run, COMPLETE, totals)
-        except (PySparkException, Py4JError, RunFailedError) as error:
+        except (PySparkException, Py4JError, RunFailedError, InputError) as error:
             other = RunState.of(self.ledger.rows(run_id=self.run.run_id))
             if other is not None and other.state == COMPLETE:  # by another driver, which then dropped the staging
                 return other.totals
@@ -117,7 +117,7 @@ class ChunkedRun:
             )
             mine = staged.read().where(F.col(CHUNK) == chunk)
             return commit_chunk(mine, self.scores, self.rejects, self.ledger, self.run, chunk, rows, began)
-        except (PySparkException, Py4JError):
+        except (PySparkException, Py4JError, InputError):  # the last when staging is gone
             if not self.ledger.chunk_done(self.run, chunk):
                 raise
             return None
