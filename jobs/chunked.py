@@ -30,6 +30,8 @@ class ChunkedRun:
         pairs: its input, lazily; query_id, passage_id, query, passage.
         gone: keys that left since the run that this one adds to; None for a run over everything.
         transform: scores rows, given how many they are.
+        per_pair: rows that it makes of each.
+        doing: what it does, for the progress bar.
         finish: what is left to do after the last chunk, given the laid-out input; it may be done twice.
     """
 
@@ -43,6 +45,8 @@ class ChunkedRun:
     rejects: Output
     gone: DataFrame | None = None
     finish: Callable[[DataFrame], None] | None = None
+    per_pair: int = 1
+    doing: str = "scoring"
 
     @property
     def run(self) -> Run:
@@ -97,7 +101,7 @@ class ChunkedRun:
         todo = [chunk for chunk in sizes if chunk not in self.state.chunks]
         start = random.randrange(len(todo)) if todo else 0  # a second driver begins elsewhere
         done = sum(size for chunk, size in sizes.items() if chunk in self.state.chunks)
-        with progress(self.spark, "scoring", self.run.rows, done) as bar:
+        with progress(self.spark, self.doing, self.run.rows, done) as bar:
             for chunk in todo[start:] + todo[:start]:
                 totals = self._score_chunk(laid_out, chunk, sizes[chunk])
                 chunks |= {chunk: totals} if totals else {}
@@ -116,7 +120,9 @@ class ChunkedRun:
                 scored.withColumn(CHUNK, F.lit(chunk)), self.run.transaction(f"staged/{chunk}"), partition_by=CHUNK
             )
             mine = staged.read().where(F.col(CHUNK) == chunk)
-            return commit_chunk(mine, self.scores, self.rejects, self.ledger, self.run, chunk, rows, began)
+            return commit_chunk(
+                mine, self.scores, self.rejects, self.ledger, self.run, chunk, rows, began, self.per_pair
+            )
         except (PySparkException, Py4JError, InputError):  # the last when staging is gone
             if not self.ledger.chunk_done(self.run, chunk):
                 raise

@@ -49,6 +49,7 @@ def commit_chunk(
     chunk: int,
     expected: int,
     began: float,
+    per_pair: int = 1,
 ) -> Totals:
     """Append a chunk's staged rows to its two outputs, check what readers now find there, and record the chunk.
 
@@ -56,8 +57,9 @@ def commit_chunk(
     adds the same rows or none.
 
     Args:
-        staged: what `jobs.score.transform` returned for the chunk.
-        expected: rows that went into it.
+        staged: what `jobs.score.transform`, or another job's, returned for the chunk.
+        expected: pairs that went into it.
+        per_pair: staged rows of each pair.
         began: `time.monotonic()` at the start of the chunk.
 
     Raises:
@@ -70,8 +72,10 @@ def commit_chunk(
         _sum(F.col(PADDED_TOKENS)).alias("padded"),
         F.count_distinct(LOAD_ID).alias("loads"),
     ).collect()[0]
-    if sums["all"] != expected:
-        raise RunFailedError(f"{expected:,} rows went into chunk {chunk} and {sums['all']:,} came out")
+    if sums["all"] != expected * per_pair:
+        raise RunFailedError(
+            f"{expected:,} pairs went into chunk {chunk}, and {sums['all']:,} rows came out, not {per_pair} for each"
+        )
     written = sums["all"] - sums["rejected"]
     for output, count in ((scores, written), (rejects, sums["rejected"])):
         if count:
@@ -82,7 +86,7 @@ def commit_chunk(
             output.table.append(rows.sortWithinPartitions(*PAIR_KEY), transaction)
             output.table.verify(transaction, count)
     totals = Totals(
-        rows_read=sums["all"],
+        rows_read=expected,
         rows_written=written,
         rows_rejected=sums["rejected"],
         tokens=sums["tokens"],

@@ -7,6 +7,10 @@ from pyspark.sql.functions import col
 from jobs.ledger import Run, Totals
 from jobs.warehouse import Table
 from mkdm.columns import ERROR_CODE
+from mkdm.errors import RejectRateError
+
+RESULTS = {"score": "scored", "label": "labels"}
+"""By job, what it calls the rows that it wrote."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,8 @@ class RunReport:
 
     @property
     def reject_rate(self) -> float:
-        """Share of the rows read that were rejected."""
-        return self.totals.rows_rejected / max(1, self.totals.rows_read)
+        """Share of the results that are rejects."""
+        return self.totals.rows_rejected / max(1, self.totals.rows_written + self.totals.rows_rejected)
 
     def reasons(self) -> str:
         """The rejects by reason, on one line."""
@@ -46,7 +50,7 @@ class RunReport:
         rows = [
             ("rows read", f"{totals.rows_read:,}"),
             ("chunks", f"{self.run.chunks:,}"),
-            ("scored", f"{totals.rows_written:,}"),
+            (RESULTS.get(self.run.job, "written"), f"{totals.rows_written:,}"),
             ("rejected", f"{totals.rows_rejected:,}"),
             *((f"  {code}", f"{count:,}") for code, count in self.rejects.items()),
             ("tokens", f"{totals.tokens:,}"),
@@ -59,3 +63,16 @@ class RunReport:
             *self.tables.items(),
         ]
         return "\n".join(f"{name:<18}{value}" for name, value in rows)
+
+
+def refuse_rejects(report: RunReport, max_reject_rate: float) -> None:
+    """Fail a run that rejected too much; what it wrote stays.
+
+    Raises:
+        RejectRateError: says how much, why, and where the rejects are.
+    """
+    if report.reject_rate > max_reject_rate:
+        raise RejectRateError(
+            f"{report.reject_rate:.1%} of the pairs were rejected ({report.reasons()}), more than --max-reject-rate "
+            f"{max_reject_rate:.1%}: see {report.tables['rejected_pairs']} where run_id = {report.run.run_id}"
+        )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session, task_slots
@@ -17,7 +17,8 @@ from jobs.commit import Output, rejected_rows, scored_rows
 from jobs.incremental import base_of, chain_of, changed_pairs, refuse_duplicates, since, take_out
 from jobs.ledger import COMPLETE, REPLACING, Identity, Ledger, settings_of
 from jobs.pairs import read_pairs
-from jobs.report import RunReport
+from jobs.report import RunReport, refuse_rejects
+from jobs.row_codes import ROW_CODE, ROW_MESSAGE, fit_texts, with_row_code
 from jobs.warehouse import Table, Warehouse
 from mkdm.columns import (
     CONTENT_HASH,
@@ -26,23 +27,17 @@ from mkdm.columns import (
     LOAD_ID,
     PADDED_TOKENS,
     PAIR_KEY,
-    PASSAGE,
-    PASSAGE_ID,
-    QUERY,
-    QUERY_ID,
     SCORE,
     TOKENS,
 )
 from mkdm.config import parse_config
-from mkdm.errors import ConfigError, RejectCode, RejectRateError
+from mkdm.errors import ConfigError
 from udfs.model import check_max_length, model_version
 from udfs.scoring import ScoringSettings, score_udf
 
 JOB = "score"
 SETTINGS = ("backend", "precision", "max_length")
 """The flags that change a score, besides model and input: part of a run's fingerprint."""
-SPREAD = 16
-"""Over how many tasks the passages of one query are spread at most, so that a query with 100,000 is no task alone."""
 RUN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 
@@ -55,7 +50,8 @@ class ScoreConfig:
     """
 
     model: str
-    """Folder of the model, the same on every machine: a student of ours or a sequence-classification checkpoint."""
+    """Folder of the model, the same on every machine: a student of ours or a sequence-classification checkpoint.
+    Several folders joined by commas are an ensemble, whose scores are averaged."""
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
     pairs: str | None = None
@@ -165,11 +161,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
     else:
         totals = whole.complete()
     report = RunReport.of(state.run, totals, outputs)
-    if report.reject_rate > config.max_reject_rate:
-        raise RejectRateError(
-            f"{report.reject_rate:.1%} of the pairs were rejected ({report.reasons()}), more than --max-reject-rate "
-            f"{config.max_reject_rate:.1%}: see {outputs['rejected_pairs'].location} where run_id = {state.run.run_id}"
-        )
+    refuse_rejects(report, config.max_reject_rate)
     return report
 
 
@@ -200,33 +192,14 @@ def transform(pairs: DataFrame, config: ScoreConfig, tasks: int | None = None, v
         max_length=config.max_length,
         token_budget=config.token_budget,
     )
-    part = F.pmod(F.xxhash64(PASSAGE_ID), F.lit(SPREAD))
-    pairs = pairs.withColumn("part", part)
-    pairs = pairs.repartition(tasks, QUERY_ID, "part") if tasks else pairs
-    copy = F.row_number().over(Window.partitionBy(QUERY_ID, "part", PASSAGE_ID).orderBy(CONTENT_HASH))
-    null_key = F.col(QUERY_ID).isNull() | F.col(PASSAGE_ID).isNull()
-    unreadable = ~F.is_valid_utf8(QUERY) | ~F.is_valid_utf8(PASSAGE)
-    hashed = pairs.withColumn(CONTENT_HASH, F.xxhash64(QUERY, PASSAGE)).withColumn("copy", copy)
-    code = (
-        F.when(null_key, RejectCode.NULL_KEY.value)
-        .when(F.col("copy") > 1, RejectCode.DUPLICATE_KEY.value)
-        .when(unreadable, RejectCode.INVALID_TEXT.value)
-    )
-    message = (
-        F.when(null_key, "query_id or passage_id is null")
-        .when(F.col("copy") > 1, "another row has the same query_id and passage_id")
-        .when(unreadable, "query or passage is not valid UTF-8")
-    )
-    coded = hashed.withColumn("row_code", code).withColumn("row_message", message)
-    fit = F.col("row_code").isNull()  # only these reach the model
-    result = score_udf(settings)(F.when(fit, F.col(QUERY)), F.when(fit, F.col(PASSAGE)))
-    scored = coded.withColumn("result", result)
+    coded = with_row_code(pairs, tasks)
+    scored = coded.withColumn("result", score_udf(settings)(*fit_texts()))
     return scored.select(
         *PAIR_KEY,
         CONTENT_HASH,
         *(F.col(f"result.{name}") for name in (SCORE, TOKENS, PADDED_TOKENS, LOAD_ID)),
-        F.coalesce("row_code", f"result.{ERROR_CODE}").alias(ERROR_CODE),
-        F.coalesce("row_message", f"result.{ERROR_MESSAGE}").alias(ERROR_MESSAGE),
+        F.coalesce(ROW_CODE, f"result.{ERROR_CODE}").alias(ERROR_CODE),
+        F.coalesce(ROW_MESSAGE, f"result.{ERROR_MESSAGE}").alias(ERROR_MESSAGE),
     )
 
 

@@ -27,7 +27,7 @@ class Backend(Protocol):
     token_budget: int
 
     def score(self, batch: Batch) -> NDArray[np.float32]:
-        """int64[B, L] inputs -> float32[B] in [0, 1]."""
+        """int64[B, L] inputs -> float32[B, 2]: the score in [0, 1], and its logit."""
         ...
 
 

@@ -37,13 +37,19 @@ class PairModel(nn.Module):
         return self.model.base_model
 
     def forward(self, **inputs: Tensor) -> Tensor:
-        """int64[B, L] `input_ids`, `attention_mask` and perhaps `token_type_ids` -> float32[B] in [0, 1]."""
+        """int64[B, L] `input_ids`, `attention_mask` and perhaps `token_type_ids` -> float32[B, 2].
+
+        Column 0 is the score in [0, 1], column 1 its logit: log(score / (1 − score)), of the model's own logits where
+        one header gives the score, so that it does not saturate.
+        """
         output = self.model(**inputs)
-        if isinstance(self.model, MkdmModel):
-            score: Tensor = output.score
-            return score
-        logits: Tensor = output.logits.float()
-        return torch.sigmoid(logits[:, 0]) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)[:, 1]
+        several_headers = isinstance(self.model, MkdmModel) and self.model.config.num_teachers > 0
+        if several_headers:
+            return torch.stack((output.score, torch.logit(output.score, eps=1e-7)), dim=1)
+        logits = (output.golden_logits if isinstance(self.model, MkdmModel) else output.logits).float()
+        if logits.shape[1] == 1:
+            return torch.stack((torch.sigmoid(logits[:, 0]), logits[:, 0]), dim=1)
+        return torch.stack((torch.softmax(logits, dim=1)[:, 1], logits[:, 1] - logits[:, 0]), dim=1)
 
 
 def save_checkpoint(

@@ -5,6 +5,7 @@ The driver checks a folder here before any task starts; executors check again th
 
 import hashlib
 import json
+from math import prod
 from pathlib import Path
 
 from mkdm.errors import ConfigError, ModelError
@@ -45,18 +46,64 @@ def model_version(folder: str | Path) -> str:
     return _version(hashes)
 
 
-def check_max_length(folder: str | Path, max_length: int | None) -> None:
-    """Check a wanted number of tokens against the model's config, as far as the config tells what the model takes.
+def model_folders(models: str | Path) -> list[Path]:
+    """The folders of one model, or of the students of an ensemble, which are joined by commas.
+
+    Raises:
+        ModelError: a folder is named twice, or a name is empty.
+    """
+    names = [name.strip() for name in str(models).split(",")]
+    if "" in names:
+        raise ModelError(f"{models!r} names an empty folder: give one folder, or several joined by commas")
+    if len(set(names)) < len(names):
+        raise ModelError(f"{models} names a folder twice: an ensemble averages different students")
+    return [Path(name) for name in names]
+
+
+def models_version(models: str | Path) -> str:
+    """The content hash of a model, or of an ensemble: of its students' hashes in whatever order.
+
+    Raises:
+        ModelError: as for `model_version` and `model_folders`.
+    """
+    return ensemble_version([model_version(folder) for folder in model_folders(models)])
+
+
+def ensemble_version(versions: list[str]) -> str:
+    """16 hexadecimal digits; of one version, that version."""
+    if len(versions) == 1:
+        return versions[0]
+    return hashlib.sha256(" ".join(sorted(versions)).encode()).hexdigest()[:16]
+
+
+def check_max_length(models: str | Path, max_length: int | None) -> None:
+    """Check a wanted number of tokens against the models' configs, as far as they tell what a model takes.
 
     Raises:
         ConfigError: it is more than that.
     """
-    config = json.loads((Path(folder) / "config.json").read_text())
+    for folder in model_folders(models):
+        _check_max_length(folder, max_length)
+
+
+def _check_max_length(folder: Path, max_length: int | None) -> None:
+    config = json.loads((folder / "config.json").read_text())
     takes = config.get("max_length") if config.get("model_type") == "mkdm" else config.get("max_position_embeddings")
     if takes is not None and "roberta" in config.get("model_type", ""):  # which leaves positions up to padding unused
         takes -= config.get("pad_token_id", 1) + 1
     if max_length is not None and takes is not None and max_length > takes:
         raise ConfigError(f"--max-length is {max_length}; this model takes 1 to {takes} tokens")
+
+
+def weight_bytes(models: str | Path) -> int:
+    """Bytes that the weights of a model, or of an ensemble, take in fp32, as their safetensors headers tell."""
+    return sum(_fp32_bytes(path) for folder in model_folders(models) for path in folder.glob("*.safetensors"))
+
+
+def _fp32_bytes(weights: Path) -> int:
+    with weights.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(4 * prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
 def write_manifest(folder: str | Path) -> str:

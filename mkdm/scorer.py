@@ -1,5 +1,6 @@
 """Scores query–passage pairs with any model and backend: sorted by length, batched by token budget, order restored."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ class WindowScores:
 
     Attributes:
         scores: float32[n] in [0, 1]; NaN where the row has an error.
+        logits: float32[n], log(score / (1 − score)); NaN where the row has an error.
         tokens: int32[n], tokens of the pair with special tokens; 0 for a row that never reached the model.
         padded_tokens: int32[n], tokens that the model computed for the row, padding included; 0 where it computed none,
             as for the second of two equal pairs.
@@ -29,17 +31,61 @@ class WindowScores:
     """
 
     scores: NDArray[np.float32]
+    logits: NDArray[np.float32]
     tokens: NDArray[np.int32]
     padded_tokens: NDArray[np.int32]
     errors: dict[int, RowError]
 
 
-class Scorer:
+class PairScorer(ABC):
+    """What scores pairs: one model, or several that are averaged.
+
+    Attributes:
+        model_version: content hash of the model folder, or of several.
+        precision: fp32, bf16 or fp16, as `auto` was settled.
+    """
+
+    model_version: str
+    precision: str
+
+    @abstractmethod
+    def score_window(self, queries: Sequence[str | None], passages: Sequence[str | None]) -> WindowScores:
+        """Score n pairs, sorted together; a pair that cannot be scored becomes an error of its row, never an exception.
+
+        Pairs of the same two texts are scored once. A batch that raises is halved until the row at fault stands alone.
+        """
+
+    def score(self, queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
+        """Score n pairs.
+
+        Args:
+            queries: n texts.
+            passages: n texts.
+
+        Returns:
+            float32[n] in [0, 1], in the order of the input.
+
+        Raises:
+            InputError: the lengths differ, or a pair cannot be scored; the text names the first such pair.
+        """
+        if len(queries) != len(passages):
+            raise InputError(f"{len(queries)} queries but {len(passages)} passages: give one passage per query")
+        scores = np.zeros(len(queries), dtype=np.float32)
+        for start in range(0, len(queries), WINDOW):
+            window = slice(start, start + WINDOW)
+            result = self.score_window(queries[window], passages[window])
+            if result.errors:
+                row, error = min(result.errors.items())
+                raise InputError(f"pair {start + row} cannot be scored: {error.message} ({error.code})")
+            scores[window] = result.scores
+        return scores
+
+
+class Scorer(PairScorer):
     """A loaded model that scores pairs.
 
     Attributes:
         backend: what runs the model.
-        model_version: content hash of the model folder.
         max_length: tokens of a pair at most; the passage is cut to fit, the query never.
         token_budget: padded tokens of a batch.
     """
@@ -51,6 +97,7 @@ class Scorer:
             raise ConfigError(f"--token-budget is {token_budget}; it must be at least 1")
         self.backend: Backend = loaded.backend
         self.model_version = loaded.model_version
+        self.precision = loaded.backend.precision
         self.max_length = max_length or loaded.max_length
         self.token_budget = token_budget or loaded.backend.token_budget
         self._encoder = PairEncoder(loaded.tokenizer, self.max_length)
@@ -79,39 +126,12 @@ class Scorer:
         """
         return cls(load_backend(folder, backend, precision), max_length, token_budget)
 
-    def score(self, queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
-        """Score n pairs.
-
-        Args:
-            queries: n texts.
-            passages: n texts.
-
-        Returns:
-            float32[n] in [0, 1], in the order of the input.
-
-        Raises:
-            InputError: the lengths differ, or a pair cannot be scored; the text names the first such pair.
-        """
-        if len(queries) != len(passages):
-            raise InputError(f"{len(queries)} queries but {len(passages)} passages: give one passage per query")
-        scores = np.zeros(len(queries), dtype=np.float32)
-        for start in range(0, len(queries), WINDOW):
-            window = slice(start, start + WINDOW)
-            result = self.score_window(queries[window], passages[window])
-            if result.errors:
-                row, error = min(result.errors.items())
-                raise InputError(f"pair {start + row} cannot be scored: {error.message} ({error.code})")
-            scores[window] = result.scores
-        return scores
-
     def score_window(self, queries: Sequence[str | None], passages: Sequence[str | None]) -> WindowScores:
-        """Score n pairs, sorted together; a pair that cannot be scored becomes an error of its row, never an exception.
-
-        Pairs of the same two texts are scored once. A batch that raises is halved until the row at fault stands alone.
-        """
+        """See `PairScorer.score_window`."""
         pairs = self._encoder.encode(queries, passages)
         result = WindowScores(
             scores=np.full(len(queries), np.nan, dtype=np.float32),
+            logits=np.full(len(queries), np.nan, dtype=np.float32),
             tokens=pairs.lengths,
             padded_tokens=np.zeros(len(queries), dtype=np.int32),
             errors=dict(pairs.errors),
@@ -122,7 +142,7 @@ class Scorer:
         for batch in token_budget_batches(pairs.lengths[good], self.token_budget):
             self._score_rows(pairs, good[batch], result)
         for row in np.flatnonzero((pairs.lengths > 0) & (leader != np.arange(len(leader)))):
-            result.scores[row] = result.scores[leader[row]]
+            result.scores[row], result.logits[row] = result.scores[leader[row]], result.logits[leader[row]]
             if leader[row] in result.errors:
                 result.errors[int(row)] = result.errors[leader[row]]
         for row in np.flatnonzero(~np.isfinite(result.scores)):
@@ -133,7 +153,8 @@ class Scorer:
     def _score_rows(self, pairs: EncodedPairs, rows: NDArray[np.int64], result: WindowScores) -> None:
         def run(part: list[int]) -> None:
             batch = self._encoder.batch(pairs, np.array(part))
-            result.scores[part] = self.backend.score(batch)
+            outputs = self.backend.score(batch)
+            result.scores[part], result.logits[part] = outputs[:, 0], outputs[:, 1]
             result.padded_tokens[part] = batch.input_ids.shape[1]
 
         def fail(row: int, error: Exception) -> None:

@@ -16,7 +16,7 @@ from mkdm.columns import ERROR_CODE, ERROR_MESSAGE, LOAD_ID, PADDED_TOKENS, SCOR
 from mkdm.errors import ModelError
 
 if TYPE_CHECKING:  # torch is imported on executors alone
-    from mkdm.scorer import Scorer, WindowScores
+    from mkdm.scorer import PairScorer, WindowScores
 
 RESULT = StructType(
     [
@@ -39,7 +39,7 @@ class ScoringSettings:
     """What decides a score, besides the texts.
 
     Attributes:
-        model: folder of the model, at the same path on every executor.
+        model: folder of the model, at the same path on every executor; several joined by commas are averaged.
         model_version: the content hash that the folder must have there.
         backend: auto or torch.
         precision: auto, fp32, bf16 or fp16.
@@ -59,13 +59,18 @@ class ScoringSettings:
 class LoadedScorer:
     """A scorer and the id of the one load that made it: precision and backend, then a random part."""
 
-    scorer: "Scorer"
+    scorer: "PairScorer"
     load_id: str
 
 
 @lru_cache(maxsize=1)
 def loaded_scorer(settings: ScoringSettings) -> LoadedScorer:
-    """Load the model once in this Python worker; Spark keeps the worker from task to task.
+    """Load the model once in this Python worker; Spark keeps the worker from task to task. See `load`."""
+    return load(settings)
+
+
+def load(settings: ScoringSettings) -> LoadedScorer:
+    """Load a model for the cores of the running task.
 
     Raises:
         ModelError: the folder here is not the one that the driver checked.
@@ -73,12 +78,12 @@ def loaded_scorer(settings: ScoringSettings) -> LoadedScorer:
     """
     import torch
 
-    from mkdm.scorer import Scorer
+    from mkdm.ensemble import load_scorer
 
     context = TaskContext.get()
     if context is not None:
         torch.set_num_threads(context.cpus())
-    scorer = Scorer.load(
+    scorer = load_scorer(
         settings.model, settings.backend, settings.precision, settings.max_length, settings.token_budget
     )
     if scorer.model_version != settings.model_version:
@@ -86,7 +91,7 @@ def loaded_scorer(settings: ScoringSettings) -> LoadedScorer:
             f"the model at {settings.model} on this executor is version {scorer.model_version}, "
             f"the driver's is {settings.model_version}: give every machine the same folder"
         )
-    return LoadedScorer(scorer, f"{scorer.backend.precision}-{uuid.uuid4().hex}")
+    return LoadedScorer(scorer, f"{scorer.precision}-{uuid.uuid4().hex}")
 
 
 def score_udf(settings: ScoringSettings) -> UserDefinedFunction:

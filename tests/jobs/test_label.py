@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import yaml
+from tiny_models import spread_scores, tiny_config
+from transformers import AutoModelForSequenceClassification
+
+from jobs.label import LabelConfig, run
+from jobs.ledger import COMPLETE, FAILED, Ledger
+from mkdm.errors import ConfigError, RejectRateError, RunFailedError
+from mkdm.model_folder import model_version
+from mkdm.scorer import Scorer
+from udfs import labelling
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory, tokenizers, student_folder) -> str:
+    """Three teachers: one header, two headers and 48 tokens, and a student of ours."""
+    folder = tmp_path_factory.mktemp("zoo")
+    for name, headers in (("one", 1), ("two", 2)):
+        config = tiny_config("bert", tokenizers["bert"])
+        config.num_labels = headers
+        spread_scores(AutoModelForSequenceClassification.from_config(config)).save_pretrained(folder / name)
+        tokenizers["bert"].save_pretrained(folder / name)
+    teachers = [
+        {"id": "one", "model": "one", "precision": "fp32"},
+        {"id": "two", "model": "two", "precision": "fp32", "max_tokens": 48},
+        {"id": "ours", "model": student_folder, "precision": "fp32"},
+    ]
+    (folder / "zoo.yaml").write_text(yaml.safe_dump({"teachers": teachers}))
+    return str(folder / "zoo.yaml")
+
+
+def test_all_teachers_label_in_one_pass_and_one_more_is_added(spark, warehouse, zoo, sample_pairs, texts, capsys):
+    first = run(spark, LabelConfig(zoo=zoo, warehouse=warehouse.root, teachers="one,two"))
+    assert [report.totals.model_loads for report in first] == [2]
+    assert (first[0].totals.rows_read, first[0].totals.rows_written) == (300, 600)
+    second = run(spark, LabelConfig(zoo=zoo, warehouse=warehouse.root))
+    assert [report.totals.rows_written for report in second] == [300]
+    assert "labelling with ours\n" in capsys.readouterr().err
+    folder = zoo.removesuffix("/zoo.yaml")
+    scorers = {
+        "one": Scorer.load(f"{folder}/one", precision="fp32"),
+        "two": Scorer.load(f"{folder}/two", precision="fp32", max_length=48),
+    }
+    labels = warehouse.table("soft_labels").read().toPandas().set_index(["query_id", "passage_id"])
+    assert labels.groupby("teacher_id").size().to_dict() == {"one": 300, "two": 300, "ours": 300}
+    keys = [(pair["query_id"], pair["passage_id"]) for pair in sample_pairs]
+    for teacher, scorer in scorers.items():
+        mine = labels[labels["teacher_id"] == teacher].loc[keys]
+        np.testing.assert_allclose(mine["soft_label"], scorer.score(*texts), atol=1e-5)
+        np.testing.assert_allclose(1 / (1 + np.exp(-mine["logit"])), mine["soft_label"], atol=1e-5)
+        assert set(mine["teacher_version"]) == {model_version(f"{folder}/{teacher}")}
+    version = warehouse.table("soft_labels").latest_version()
+    again = run(spark, LabelConfig(zoo=zoo, warehouse=warehouse.root))
+    assert "all 3 teachers have labelled these pairs" in capsys.readouterr().err
+    assert again[0].run.run_id == second[0].run.run_id
+    assert warehouse.table("soft_labels").latest_version() == version
+
+
+def test_run_that_was_cut_off_goes_on_before_a_new_teacher_is_added(spark, warehouse, zoo, sample_pairs, monkeypatch):
+    table = warehouse.table("pairs")
+    table.overwrite(spark.createDataFrame(sample_pairs[:40]).coalesce(1))
+    config = LabelConfig(zoo=zoo, warehouse=warehouse.root, teachers="one", chunks=2, side_by_side="never")
+    complete_chunk = Ledger.complete_chunk
+
+    def fail_at_the_second(self, run_, chunk, totals):
+        if self.rows(run_id=run_.run_id, state=COMPLETE):
+            raise RunFailedError("cut off")
+        complete_chunk(self, run_, chunk, totals)
+
+    monkeypatch.setattr(Ledger, "complete_chunk", fail_at_the_second)
+    with pytest.raises(RunFailedError, match="cut off"):
+        run(spark, config)
+    monkeypatch.undo()
+    reports = run(spark, LabelConfig(zoo=zoo, warehouse=warehouse.root, teachers="one,two", chunks=1))
+    assert [sorted(name for name in report.run.settings if " " in name) for report in reports] == [
+        ["teacher one"],
+        ["teacher two"],
+    ]
+    labels = warehouse.table("soft_labels").read().toPandas()
+    assert labels.groupby("teacher_id").size().to_dict() == {"one": 40, "two": 40}
+    assert not labels.duplicated(["query_id", "passage_id", "teacher_id"]).any()
+    states = {state.run.run_id: state.state for state in Ledger(warehouse.table("runs")).states(job="label")}
+    assert list(states.values()) == [COMPLETE, COMPLETE] != [FAILED, COMPLETE]
+
+
+def test_rejects_name_their_teacher(spark, warehouse, zoo):
+    rows = [("q1", "p1", "gasket " * 12, "a seal"), ("q1", "p2", "what is it", "a seal"), ("q2", "p1", None, "a seal")]
+    warehouse.table("pairs").overwrite(
+        spark.createDataFrame(rows, "query_id string, passage_id string, query string, passage string")
+    )
+    config = LabelConfig(zoo=zoo, warehouse=warehouse.root, teachers="one,two")
+    with pytest.raises(RejectRateError, match=r"50.0% of the pairs were rejected \(2 null_query, 1 query_too_long\)"):
+        run(spark, config)
+    rejects = warehouse.table("rejected_pairs").read().where("error_code = 'query_too_long'").collect()
+    assert [(row.query_id, row.job) for row in rejects] == [("q1", "label")]
+    assert rejects[0].error_message.startswith("teacher two: the query's ")
+
+
+def test_teacher_that_the_zoo_lacks(spark, warehouse, zoo):
+    with pytest.raises(ConfigError, match="has no teacher 'three'; it has one, two, ours"):
+        run(spark, LabelConfig(zoo=zoo, warehouse=warehouse.root, teachers="one,three"))
+
+
+def test_side_by_side_as_the_memory_allows(zoo, student_folder, monkeypatch):
+    settings = (labelling.ScoringSettings(student_folder, ""),) * 2
+    assert labelling.fit_in_memory(settings)
+    monkeypatch.setattr(labelling, "_free_bytes", lambda: 1e5)
+    assert not labelling.fit_in_memory(settings)
