@@ -53,27 +53,48 @@ class PinnedPairs:
         return count
 
 
-def read_pairs(spark: SparkSession, table: Table, version: int | None) -> PinnedPairs:
+def read_pairs(
+    spark: SparkSession, table: Table, version: int | None, keep_if_there: tuple[str, ...] = ()
+) -> PinnedPairs:
     """Read pairs from a Delta table, or from a Parquet, CSV or JSON Lines file or a folder of them.
 
     Args:
         version: the Delta version to pin; None pins the newest. Files have none.
+        keep_if_there: columns to keep besides those of a pair.
 
     Raises:
         InputError: nothing there, a column missing or of the wrong type, or no such version.
+    """
+    rows, pinned = read_pinned(spark, table, version, "--pairs-version")
+    keep = tuple(name for name in keep_if_there if name in rows.columns)
+    return PinnedPairs(table, check_pairs(rows, table.location, keep), pinned)
+
+
+def read_pinned(spark: SparkSession, table: Table, version: int | None, flag: str) -> tuple[DataFrame, str]:
+    """Read a Delta table or files, with the columns that they have; see `read_pairs`.
+
+    Args:
+        flag: the one that `version` comes from.
+
+    Returns:
+        The rows, and what was pinned, as in `PinnedPairs.version`.
+
+    Raises:
+        InputError: nothing there, or no such version.
     """
     kind = _file_format(table.location)
     if kind is None:
         pinned = table.latest_version() if version is None and table.exists() else version
         rows = table.read(pinned)
-        label = f"{table.table_id()}@{pinned}"
-    elif version is not None:
-        raise InputError(
-            f"--pairs-version {version} is for Delta tables, {table.location} is a {kind} file: leave it out"
-        )
-    else:
-        rows, label = _read_files(spark, table.location, kind), _files_version(spark, table.location)
-    return PinnedPairs(table, check_pairs(rows, table.location), label)
+        return rows, f"{table.table_id()}@{pinned}"
+    if version is not None:
+        raise InputError(f"{flag} {version} is for Delta tables, {table.location} is a {kind} file: leave it out")
+    return _read_files(spark, table.location, kind), _files_version(spark, table.location)
+
+
+def is_file(table: Table) -> bool:
+    """Whether the location is that of files, by its ending, and not of a Delta table."""
+    return _file_format(table.location) is not None
 
 
 def check_pairs(rows: DataFrame, where: str, keep: tuple[str, ...] = ()) -> DataFrame:

@@ -56,6 +56,22 @@ TABLES = {
         cluster_by="query_id",
         followed=True,
     ),
+    "soft_labels": TableKind(
+        _schema(
+            {
+                "query_id": _TEXT,
+                "passage_id": _TEXT,
+                "teacher_id": _TEXT,
+                "teacher_version": _TEXT,
+                "soft_label": _FLOAT,
+                "run_id": _TEXT,
+            },
+            {"logit": _FLOAT, "labelled_at": _TIME},
+        ),
+        checks={"soft_label_in_0_1": "soft_label >= 0 AND soft_label <= 1"},
+        cluster_by="query_id",
+        followed=True,
+    ),
     "ranked_passages": TableKind(
         _schema(
             {"query_id": _TEXT, "rank": _INT, "passage_id": _TEXT, "score": _FLOAT},
@@ -101,6 +117,25 @@ TABLES = {
                 "engine_version": _TEXT,
                 "settings": MapType(_TEXT, _TEXT),
                 "chunks": _INT,
+            },
+        ),
+    ),
+    "evaluations": TableKind(
+        _schema(
+            {"evaluation_id": _TEXT, "scorer": _TEXT, "source": _TEXT, "metric": _TEXT},
+            {
+                "model": _TEXT,
+                "model_version": _TEXT,
+                "against_version": _TEXT,
+                "value": DoubleType(),
+                "low": DoubleType(),
+                "high": DoubleType(),
+                "p_value": DoubleType(),
+                "pairs": _LONG,
+                "queries": _LONG,
+                "input_versions": MapType(_TEXT, _TEXT),
+                "evaluated_at": _TIME,
+                "engine_version": _TEXT,
             },
         ),
     ),

@@ -148,7 +148,7 @@ class Table:
 
     def qualified(self) -> str:
         """The location of a path table as a full URI: Delta's SQL takes no relative path."""
-        system, path = self._hadoop_path()
+        system, path = self.hadoop_path()
         return str(system.makeQualified(path).toString())
 
     def append(self, rows: DataFrame, transaction: str, partition_by: str | None = None) -> None:
@@ -208,10 +208,10 @@ class Table:
         if self.in_catalog:
             self.spark.sql(f"DROP TABLE IF EXISTS {self.location}")
             return
-        system, path = self._hadoop_path()
+        system, path = self.hadoop_path()
         system.delete(path, True)
 
-    def _hadoop_path(self) -> tuple[Any, Any]:
+    def hadoop_path(self) -> tuple[Any, Any]:
         """The file system of the location, and the location as Hadoop's Path."""
         jvm: Any = self.spark._jvm
         path = jvm.org.apache.hadoop.fs.Path(self.location)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from mkdm.errors import ModelError, RejectCode
+from mkdm.training_set import Template
 
 Ids = NDArray[np.int32]
 T = TypeVar("T")
@@ -95,6 +96,17 @@ class PairEncoder:
         self._second_type = int(pair.type_ids[second[0]])
         self.special_tokens = len(self._prefix) + len(self._middle) + len(self._suffix)
 
+    @property
+    def template(self) -> Template:
+        """What of the encoding a training set must tell, so that its token ids need no tokenizer any more."""
+        return Template(
+            pad_id=self._pad_id,
+            query_start=len(self._prefix),
+            has_types=self._has_types,
+            second_type_start=self._second_type_start,
+            second_type=self._second_type,
+        )
+
     def tokenise(self, texts: Sequence[str]) -> tuple[dict[str, Ids], dict[str, RowError]]:
         """Token ids of each distinct text, without special tokens, and the texts that the tokenizer refuses."""
         ids: dict[str, Ids] = {}
@@ -152,11 +164,6 @@ class PairEncoder:
             if not text or len(ids[text]) == 0:
                 return RowError(empty, f"the {name} has no token: {text[:40]!r}")
         return None
-
-    def query_span(self, input_ids: NDArray[np.int64]) -> tuple[int, int]:
-        """Where the query of one encoded pair stands: its first position, and the one after its last."""
-        start = len(self._prefix)
-        return start, start + int(np.argmax(input_ids[start:] == self._middle[0]))
 
     def batch(self, pairs: EncodedPairs, rows: NDArray[np.int64]) -> Batch:
         """Pad the chosen rows to the longest of them: [CLS] query [SEP] passage [SEP] [PAD]…"""

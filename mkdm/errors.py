@@ -34,11 +34,17 @@ class RunFailedError(MkdmError):
     """A run that stopped part way; what it had committed stays and the same command goes on from there."""
 
 
+class TrainingError(MkdmError):
+    """A training run that had to stop; its last good state stays, and the text says where."""
+
+
 class RejectCode(StrEnum):
     """Why one row was rejected: the `error_code` of `rejected_pairs`."""
 
     NULL_KEY = "null_key"
     DUPLICATE_KEY = "duplicate_key"
+    INVALID_GOLDEN_LABEL = "invalid_golden_label"
+    CONFLICTING_GOLDEN_LABEL = "conflicting_golden_label"
     NULL_QUERY = "null_query"
     NULL_PASSAGE = "null_passage"
     EMPTY_QUERY = "empty_query"
