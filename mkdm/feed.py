@@ -1,88 +1,167 @@
-"""Feeds labelled pairs to the trainer: read from Parquet, encoded once, shuffled by seed and epoch."""
+"""From the row groups of a training set to optimiser steps: micro-batches of rows that have a label to teach."""
 
-import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
+from importlib import import_module
+from typing import Any
 
+import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mkdm.batching import token_budget_batches
-from mkdm.encoding import Batch, EncodedPairs, PairEncoder
-from mkdm.errors import InputError
+from mkdm.columns import GOLDEN_LABEL
+from mkdm.encoding import Batch
+from mkdm.errors import ConfigError, InputError
+from mkdm.training_plan import plan
+from mkdm.training_rows import NO_GOLDEN_LABEL, soft_label_column
+from mkdm.training_set import Template, TrainingRows, TrainingSet
+
+FEEDS = {"petastorm": "mkdm.petastorm_feed", "arrow": "mkdm.arrow_feed"}
 
 
 @dataclass(frozen=True)
-class LabelledPairs:
-    """Encoded pairs with their golden labels.
+class StageFeed:
+    """The rows of one stage of training, as every rank sees them.
 
     Attributes:
-        pairs: n encoded pairs.
-        golden_labels: int64[n], 0 or 1.
-        sources: n strings, where each pair comes from; empty strings where the file has no such column.
+        training_set: checked to be whole.
+        split: which of its splits.
+        columns: which of its teachers, by number, in the order of the student's soft headers.
+        golden: whether golden labels are trained on.
+        batch_size: rows of a step over all ranks.
+        name: petastorm or arrow.
     """
 
-    pairs: EncodedPairs
-    golden_labels: NDArray[np.int64]
-    sources: list[str]
+    training_set: TrainingSet
+    split: str
+    columns: tuple[int, ...]
+    golden: bool
+    batch_size: int
+    name: str
+    workers: int
+    seed: int
+    rank: int = 0
+    world: int = 1
 
-    def __len__(self) -> int:
-        return len(self.golden_labels)
+    @property
+    def rank_batch(self) -> int:
+        """Rows of a step on this rank."""
+        return max(1, self.batch_size // self.world)
+
+    def usable(self) -> dict[str, list[int]]:
+        """By file, how many rows of each row group have a label that is trained on; only label columns are read.
+
+        Raises:
+            InputError: none has.
+        """
+        system, root = fsspec.core.url_to_fs(self.training_set.folder)
+        names = [GOLDEN_LABEL, *(soft_label_column(column) for column in self.columns)]
+        counts: dict[str, list[int]] = {}
+        for file in self.training_set.files_of(self.split):
+            with system.open(f"{root}/{file.path}") as opened:
+                parquet = pq.ParquetFile(opened)
+                groups = [parquet.read_row_group(number, columns=names) for number in range(len(file.row_groups))]
+            counts[file.path] = [self._teaching_rows(group) for group in groups]
+        if not any(map(sum, counts.values())):
+            teachers = ", ".join(self.training_set.teacher_ids[column] for column in self.columns) or "no teacher"
+            raise InputError(
+                f"no row of the split {self.split} of {self.training_set.folder} has a label of {teachers}"
+                f"{' or a golden label' if self.golden else ''}: there is nothing to train on"
+            )
+        return counts
+
+    def steps_of_epochs(self, epochs: int) -> list[int]:
+        """Steps of each epoch: as many as the rank with the fewest usable rows can take, so that all take as many."""
+        usable = self.usable()
+        steps = []
+        for epoch in range(epochs):
+            ranks = plan(self.training_set, self.split, seed=self.seed, epoch=epoch, world=self.world)
+            rows = [sum(usable[group.file.path][group.number] for group in groups) for groups in ranks]
+            if min(rows) == 0:
+                raise InputError(
+                    f"a rank of {self.world} has no row to train on in epoch {epoch}: train on fewer processes, or "
+                    f"export {self.training_set.folder} with a smaller --row-group-rows"
+                )
+            steps.append(math.ceil(min(rows) / self.rank_batch))
+        return steps
+
+    def epoch(self, epoch: int, skip: int = 0) -> Generator[TrainingRows]:
+        """The rows of each step of an epoch on this rank, in an order that seed and epoch decide.
+
+        Args:
+            skip: steps that a run has done before it was cut off; their rows are read and left out.
+        """
+        read: Any = import_module(FEEDS[self.name]).row_groups
+        groups = read(
+            self.training_set,
+            self.split,
+            seed=self.seed,
+            epoch=epoch,
+            rank=self.rank,
+            world=self.world,
+            workers=self.workers,
+        )
+        step, size = 0, self.rank_batch
+        kept: list[TrainingRows] = []
+        try:
+            for group in groups:
+                teaches = self._teaches(group.golden_labels, group.soft_labels[:, list(self.columns)])
+                rows = TrainingRows.concat([*kept, group.take(np.flatnonzero(teaches))])
+                while len(rows) >= size:
+                    if step >= skip:
+                        yield rows.take(np.arange(size))
+                    step, rows = step + 1, rows.take(np.arange(size, len(rows)))
+                kept = [rows]
+            if kept and len(kept[0]) and step >= skip:
+                yield kept[0]
+        finally:
+            groups.close()
+
+    def _teaching_rows(self, group: pa.Table) -> int:
+        soft_labels = np.empty((len(group), len(self.columns)), dtype=np.float32)
+        for number, column in enumerate(self.columns):
+            soft_labels[:, number] = group[soft_label_column(column)].to_numpy()
+        return int(self._teaches(group[GOLDEN_LABEL].to_numpy(), soft_labels).sum())
+
+    def _teaches(self, golden_labels: NDArray[np.int8], soft_labels: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """bool[rows]: whether a row has a label that is trained on."""
+        golden = (golden_labels != NO_GOLDEN_LABEL) & self.golden
+        teaches: NDArray[np.bool_] = golden | ~np.isnan(soft_labels).all(axis=1)
+        return teaches
 
 
-def read_labelled_pairs(
-    path: str | Path, encoder: PairEncoder, golden_label_column: str = "golden_label", query_share: float = 1.0
-) -> LabelledPairs:
-    """Read a Parquet file of labelled pairs and encode it.
-
-    Args:
-        path: a file with query_id, query, passage, a column of 0/1 labels and perhaps source.
-        golden_label_column: the name of the labels' column.
-        query_share: the share of the queries to take, in (0, 1]; chosen by a stable hash of query_id, so that a larger
-            share holds the smaller one.
+def teacher_columns(training_set: TrainingSet, teacher_ids: list[str]) -> tuple[int, ...]:
+    """Which soft labels of a training set belong to these teachers.
 
     Raises:
-        InputError: no such file, a column is missing, the labels are not both 0 and 1, or a pair cannot be encoded.
+        ConfigError: it has no soft labels of one of them.
     """
-    needed = ["query_id", "query", "passage", golden_label_column]
-    try:
-        present = pq.read_schema(path).names
-    except OSError as error:
-        raise InputError(f"no Parquet file of labelled pairs at {path}: {error}") from error
-    missing = [name for name in needed if name not in present]
+    missing = [teacher for teacher in teacher_ids if teacher not in training_set.teacher_ids]
     if missing:
-        raise InputError(f"{path} lacks {', '.join(missing)}; it has {', '.join(present)}")
-    table = pq.read_table(path, columns=needed + (["source"] if "source" in present else []))
-    columns = table.to_pydict()
-    taken = [row for row, query_id in enumerate(columns["query_id"]) if stable_share(str(query_id)) < query_share]
-    pairs = encoder.encode(*([columns[name][row] for row in taken] for name in ("query", "passage")))
-    if pairs.errors:
-        row, fault = min(pairs.errors.items())
-        raise InputError(f"row {taken[row]} of {path} cannot be encoded: {fault.message}")
-    labels = [columns[golden_label_column][row] for row in taken]
-    if set(labels) != {0, 1}:
-        found = ", ".join(sorted(map(str, set(labels)))) or "no row"
-        raise InputError(f"{golden_label_column} of {path} must hold both 0 and 1 and nothing else; it holds {found}")
-    sources = [columns["source"][row] for row in taken] if "source" in columns else [""] * len(taken)
-    return LabelledPairs(pairs, np.array(labels, dtype=np.int64), sources)
+        there = ", ".join(training_set.teacher_ids) or "none"
+        raise ConfigError(
+            f"the training set at {training_set.folder} has no teacher {missing[0]!r}; it has {there}: choose "
+            f"--teachers of these, or label with it and export again"
+        )
+    return tuple(map(training_set.teacher_ids.index, teacher_ids))
 
 
-def stable_share(key: str) -> float:
-    """A number in [0, 1) that depends on the text alone, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+def micro_batches(rows: TrainingRows, token_budget: int) -> list[TrainingRows]:
+    """The rows of a step, sorted by length and cut by token budget."""
+    return [rows.take(part) for part in token_budget_batches(rows.lengths, token_budget)]
 
 
-def training_steps(
-    pairs: LabelledPairs, encoder: PairEncoder, batch_size: int, token_budget: int, seed: int, epoch: int
-) -> Iterator[list[tuple[Batch, NDArray[np.int64]]]]:
-    """One epoch of optimiser steps: each a list of micro-batches with their golden labels int64[b].
-
-    The rows of a step are `batch_size` rows of a permutation that seed and epoch decide; the last step may be smaller.
-    """
-    order = np.random.default_rng([seed, epoch]).permutation(len(pairs))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        micro_batches = token_budget_batches(pairs.pairs.lengths[rows], token_budget)
-        yield [(encoder.batch(pairs.pairs, rows[part]), pairs.golden_labels[rows[part]]) for part in micro_batches]
+def padded_batch(rows: TrainingRows, template: Template) -> Batch:
+    """The inputs of a forward pass: int64[B, L] each, L the longest row's tokens."""
+    width = int(rows.lengths.max())
+    positions = np.arange(width)
+    inside = positions < rows.lengths[:, None]
+    types = None
+    if template.has_types:
+        second = positions >= template.second_type_start + rows.query_lengths[:, None]
+        types = np.where(second & inside, template.second_type, 0).astype(np.int64)
+    return Batch(rows.input_ids[:, :width].astype(np.int64), inside.astype(np.int64), types)

@@ -114,7 +114,7 @@ class MkdmModel(PreTrainedModel):
     def from_encoder(
         cls,
         folder: str | Path,
-        num_layers: int = 3,
+        num_layers: int | None = 3,
         teacher_ids: tuple[str, ...] = (),
         alpha: float = 0.9,
         max_length: int | None = None,
@@ -122,7 +122,9 @@ class MkdmModel(PreTrainedModel):
         """A fresh student that starts from the first `num_layers` layers of a pretrained encoder.
 
         Args:
-            folder: Hugging Face folder with config.json and safetensors; read offline.
+            folder: Hugging Face folder with config.json and safetensors, or a student of ours, from which the golden
+                header and the soft headers of the same teachers are taken over; read offline.
+            num_layers: k; None keeps all.
             max_length: tokens of a pair; by default all that the encoder has positions for.
 
         Raises:
@@ -132,21 +134,10 @@ class MkdmModel(PreTrainedModel):
             encoder_config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ModelError(f"no encoder at {folder}: {first_line(error)}") from error
-        if not 1 <= num_layers <= encoder_config.num_hidden_layers:
-            raise ModelError(f"{folder} has {encoder_config.num_hidden_layers} layers; cannot take {num_layers}")
-        encoder_config.num_hidden_layers = num_layers
-        try:
-            with quiet_transformers():  # the layers above k are left out on purpose, and would be listed one by one
-                encoder = AutoModel.from_pretrained(
-                    folder,
-                    config=encoder_config,
-                    dtype=torch.float32,
-                    use_safetensors=True,
-                    local_files_only=True,
-                    trust_remote_code=False,
-                )
-        except (OSError, ValueError) as error:
-            raise ModelError(f"cannot load the encoder at {folder}: {first_line(error)}") from error
+        if isinstance(encoder_config, MkdmConfig):
+            return cls._from_student(folder, encoder_config, num_layers, teacher_ids, alpha, max_length)
+        encoder_config.num_hidden_layers = _layers(folder, encoder_config, num_layers)
+        encoder = _load(AutoModel, folder, encoder_config)
         config = MkdmConfig(
             encoder_config=encoder_config,
             teacher_ids=list(teacher_ids),
@@ -156,6 +147,35 @@ class MkdmModel(PreTrainedModel):
         config.encoder_config.name_or_path = ""  # a path of the machine it was made on is no business of a reader
         student = cls(config)
         student.encoder = _without_pooler(encoder)
+        return student
+
+    @classmethod
+    def _from_student(
+        cls,
+        folder: str | Path,
+        config: MkdmConfig,
+        num_layers: int | None,
+        teacher_ids: tuple[str, ...],
+        alpha: float,
+        max_length: int | None,
+    ) -> "MkdmModel":
+        start: MkdmModel = _load(cls, folder, config)
+        shape = AutoConfig.for_model(**config.encoder_config.to_dict())
+        shape.num_hidden_layers = _layers(folder, config.encoder_config, num_layers)
+        positions = usable_positions(start.encoder)
+        student = cls(
+            MkdmConfig(
+                encoder_config=shape, teacher_ids=list(teacher_ids), alpha=alpha, max_length=max_length or positions
+            )
+        )
+        student.encoder.load_state_dict(start.encoder.state_dict(), strict=False)  # strict but for the layers above k
+        student.golden_header.load_state_dict(start.golden_header.state_dict())
+        with torch.no_grad():
+            for number, teacher in enumerate(teacher_ids):
+                if teacher in config.teacher_ids:
+                    row = config.teacher_ids.index(teacher)
+                    student.soft_headers.weight[number] = start.soft_headers.weight[row]  # type: ignore[union-attr]
+                    student.soft_headers.bias[number] = start.soft_headers.bias[row]  # type: ignore[union-attr]
         return student
 
     def forward(
@@ -176,6 +196,28 @@ class MkdmModel(PreTrainedModel):
         soft_logits = h1.new_zeros(len(h1), 0) if self.soft_headers is None else self.soft_headers(h1)
         score = output_score(golden_logits, soft_logits, self.config.alpha)
         return MkdmOutput(score=score, golden_logits=golden_logits, soft_logits=soft_logits)
+
+
+def _layers(folder: str | Path, config: Any, wanted: int | None) -> int:
+    has = int(config.num_hidden_layers)
+    if wanted is not None and not 1 <= wanted <= has:
+        raise ModelError(f"{folder} has {has} layers; cannot take {wanted}")
+    return wanted or has
+
+
+def _load(auto: Any, folder: str | Path, config: Any) -> Any:
+    try:
+        with quiet_transformers():  # the layers above k are left out on purpose, and would be listed one by one
+            return auto.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+            )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load the encoder at {folder}: {first_line(error)}") from error
 
 
 def _without_pooler(encoder: Any) -> Any:

@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 
 from mkdm.errors import ConfigError, ModelError
+from mkdm.fetch import is_uri, local_folder
 
 MANIFEST = "mkdm_manifest.json"
 _TOKENIZER_FILES = (
@@ -47,17 +48,17 @@ def model_version(folder: str | Path) -> str:
 
 
 def model_folders(models: str | Path) -> list[Path]:
-    """The folders of one model, or of the students of an ensemble, which are joined by commas.
+    """The folders of one model, or of the students of an ensemble, which are joined by commas; of a URI, a local copy.
 
     Raises:
-        ModelError: a folder is named twice, or a name is empty.
+        ModelError: a folder is named twice, a name is empty, or a URI cannot be read.
     """
     names = [name.strip() for name in str(models).split(",")]
     if "" in names:
         raise ModelError(f"{models!r} names an empty folder: give one folder, or several joined by commas")
     if len(set(names)) < len(names):
         raise ModelError(f"{models} names a folder twice: an ensemble averages different students")
-    return [Path(name) for name in names]
+    return [local_folder(name) if is_uri(name) else Path(name) for name in names]
 
 
 def models_version(models: str | Path) -> str:

@@ -1,187 +1,276 @@
-"""Fine-tunes a student on golden labels: `mkdm train`, which equals `python -m mkdm.train`.
+"""Trains teachers and students: `mkdm train`, which equals `python -m mkdm.train`, and `torchrun -m mkdm.train`.
 
-The seed of the full trainer: one loop for every kind of student, of which this version feeds golden labels alone.
+One loop for all: a teacher (all layers, no teacher of its own), a student on golden labels, one of one teacher (1-o-1),
+MKDM with n teachers, and TS-MKDM, whose first stage learns soft labels alone.
 """
 
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from tqdm import tqdm
-from transformers import get_linear_schedule_with_warmup
+from torch import Tensor, nn
 
-from mkdm.batching import token_budget_batches
 from mkdm.checkpoint import load_tokenizer, save_checkpoint
 from mkdm.cls_only import keep_cls_only
 from mkdm.config import parse_config, run_command
-from mkdm.encoding import Batch, PairEncoder
-from mkdm.errors import ConfigError
-from mkdm.feed import LabelledPairs, read_labelled_pairs, training_steps
+from mkdm.errors import TrainingError
+from mkdm.feed import micro_batches
+from mkdm.losses import LabelCounts
 from mkdm.matching import TokenMatcher
-from mkdm.metrics import accuracy, auc
 from mkdm.model import MkdmModel
-from mkdm.torch_backend import fastest_precision, to_tensors
+from mkdm.model_folder import model_version
+from mkdm.processes import Processes
+from mkdm.stage import Stage, TrainingLoss, learning_rate, stages_of, teachers_of
+from mkdm.torch_backend import fastest_precision
+from mkdm.tracking import Tracker
+from mkdm.train_config import ELSEWHERE, TrainConfig
+from mkdm.training_rows import TrainingRows
+from mkdm.training_set import TrainingSet
+from mkdm.training_state import StateFolder, restore, training_tensors
+from mkdm.validation import Validation
+
+__all__ = ["TrainConfig", "main", "train"]
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Fine-tune the first layers of a pretrained encoder on golden labels.
+@dataclass
+class Position:
+    """How far a run has come; what a state holds besides tensors.
 
-    Raises:
-        ConfigError: a number outside its range.
+    Attributes:
+        stage: number of the stage.
+        epoch: of the stage, from 0.
+        epoch_step: steps of the epoch that are done.
+        step: steps of the run that are done.
+        best: the record of the best validation of the stage; empty before the first.
+        best_folder: where its student is.
+        waited: validations since then.
+        ended: whether the stage is at its end.
     """
 
-    encoder: str
-    """Folder of the pretrained encoder to start from."""
-    train_pairs: str
-    """Parquet file of labelled pairs to train on: query_id, query, passage, golden label."""
-    valid_pairs: str
-    """Parquet file of labelled pairs by which the best checkpoint is chosen."""
-    output: str
-    """Folder for the student: weights, tokenizer, training log."""
-    golden_label_column: str = "golden_label"
-    """Column of the 0/1 golden labels in both files."""
-    num_layers: int = 3
-    """k, the layers of the encoder to keep."""
-    max_length: int = 256
-    """Tokens of a pair, special tokens included."""
-    epochs: int = 1
-    """Passes over the training pairs."""
-    train_query_share: float = 1.0
-    """Share of the training queries to take, by a stable hash."""
-    valid_query_share: float = 1.0
-    """Share of the validation queries to take, by a stable hash."""
-    learning_rate: float = 3e-5
-    """Peak learning rate of AdamW."""
-    warmup_share: float = 0.1
-    """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
-    dropout: float = 0.1
-    """Dropout in encoder and headers; on a CPU, drawing it takes as long as the rest of the step."""
-    match_weight: float = 0.0
-    """Weight of an auxiliary loss: which query tokens occur in the passage, told from the layer before the last."""
-    weight_decay: float = 0.01
-    """Weight decay of matrices; biases and norms have none."""
-    batch_size: int = 256
-    """Pairs of one optimiser step."""
-    token_budget: int = 4096
-    """Padded tokens of one forward and backward pass; a step accumulates as many as it needs."""
-    clip_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
-    evaluate_every: int = 100
-    """Steps between validations; the student of the highest validation AUC is kept."""
-    seed: int = 0
-    """Decides initial headers, order of the pairs and dropout."""
-
-    def __post_init__(self) -> None:
-        for name in ("train_query_share", "valid_query_share"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must lie in (0, 1]")
-        for name in ("num_layers", "max_length", "epochs", "batch_size", "token_budget", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
+    stage: int = 0
+    epoch: int = 0
+    epoch_step: int = 0
+    step: int = 0
+    pairs_seen: int = 0
+    seconds: float = 0.0
+    waited: int = 0
+    ended: bool = False
+    best: dict[str, Any] = field(default_factory=dict)
+    best_folder: str = ""
+    mlflow_run: str | None = None
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
-    """Train a student and write it, with the checkpoint of the highest validation AUC, to `config.output`.
+    """Train, and write the checkpoint of the highest validation AUC to `config.output`.
+
+    Killed at any moment and called again with the same settings, it goes on from its last state, in mid-epoch, with the
+    batches that it would have seen; called again when it is finished, it does nothing.
 
     Returns:
         The validation figures of the kept checkpoint.
 
     Raises:
-        InputError: a file is missing, lacks a column, or has other golden labels than both 0 and 1.
+        ConfigError: a setting that cannot work, a teacher that the training set lacks, or an output of another run.
+        InputError: a training set is missing, changed, empty, or was encoded by another tokenizer.
         ModelError: the encoder or its tokenizer does not load.
+        TrainingError: the loss is no number, or a state could not be written; the last good state stays.
     """
-    torch.manual_seed(config.seed)
-    student = MkdmModel.from_encoder(config.encoder, config.num_layers, max_length=config.max_length)
-    tokenizer = load_tokenizer(config.encoder)
-    keep_cls_only(student.encoder)
-    for module in student.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = config.dropout
-    encoder = PairEncoder(tokenizer, config.max_length)
-    files = (config.train_pairs, config.train_query_share), (config.valid_pairs, config.valid_query_share)
-    training, validation = (read_labelled_pairs(p, encoder, config.golden_label_column, share) for p, share in files)
-
-    student.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
-    matcher = TokenMatcher(student, encoder) if config.match_weight else None
-    groups = _parameter_groups([student, *([matcher] if matcher else [])], config.weight_decay)
-    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
-    steps = config.epochs * -(-len(training) // config.batch_size)
-    schedule = get_linear_schedule_with_warmup(optimiser, int(config.warmup_share * steps), steps)
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
-    best: dict[str, Any] = {"auc": -1.0}
-    started, step, seen = time.monotonic(), 0, 0
-    with (output / "training_log.jsonl").open("w") as log, tqdm(total=steps, unit="step", disable=None) as bar:
-        log.write(json.dumps({"config": asdict(config), "pairs": len(training), "valid": len(validation)}) + "\n")
-        for epoch in range(config.epochs):
-            for micro_batches in training_steps(
-                training, encoder, config.batch_size, config.token_budget, config.seed, epoch
-            ):
-                loss = _train_step(student, micro_batches, matcher, config.match_weight)
-                torch.nn.utils.clip_grad_norm_(student.parameters(), config.clip_norm)
-                optimiser.step()
-                schedule.step()
-                optimiser.zero_grad(set_to_none=True)
-                step, seen = step + 1, seen + sum(len(labels) for _, labels in micro_batches)
-                seconds = time.monotonic() - started
-                bar.update()
-                bar.set_postfix(loss=f"{loss:.4f}", pairs_per_s=f"{seen / seconds:.0f}")
-                record = {"step": step, "loss": round(loss, 5), "seconds": round(seconds, 1), "pairs_seen": seen}
-                if step % config.evaluate_every == 0 or step == steps:
-                    record |= validate(student, validation, encoder, config.token_budget)
-                    if record["auc"] > best["auc"]:
-                        version = save_checkpoint(student, tokenizer, output, torch.float16)
-                        best = {**record, "model_version": version}
-                log.write(json.dumps(record) + "\n")
-                log.flush()
-    return best
+    with Processes() as processes:
+        return _Run(config, processes).complete()
 
 
-def _train_step(
-    student: MkdmModel,
-    micro_batches: list[tuple[Batch, NDArray[np.int64]]],
-    matcher: TokenMatcher | None,
-    match_weight: float,
-) -> float:
-    """Accumulate the gradients of one step's mean loss, micro-batch by micro-batch; returns the golden loss (2)."""
-    student.train()
-    pairs = sum(len(labels) for _, labels in micro_batches)
-    bf16 = fastest_precision(student.device) == "bf16"
-    step_loss = 0.0
-    for batch, golden_labels in micro_batches:
-        with torch.autocast(student.device.type, torch.bfloat16, enabled=bf16):
-            golden_logits = student(**to_tensors(batch, student.device)).golden_logits
-        labels = torch.from_numpy(golden_labels).to(student.device)
-        golden = F.cross_entropy(golden_logits.float(), labels, reduction="sum") / pairs  # (2)
-        loss = golden if matcher is None else golden + match_weight * matcher.loss(batch) * len(labels) / pairs
-        loss.backward()
-        step_loss += float(golden.detach())
-    return step_loss
+class _Run:
+    def __init__(self, config: TrainConfig, processes: Processes) -> None:
+        self.config, self.processes = config, processes
+        tokenizer = load_tokenizer(config.encoder)
+        main_set = TrainingSet.read(config.training_set)
+        teacher_ids = teachers_of(config, main_set)
+        self.stages = stages_of(config, main_set, tokenizer, teacher_ids, processes)
+        valid_set = TrainingSet.read(config.valid_set or config.training_set)
+        valid_set.check_tokenizer(tokenizer)
+        self.validation = Validation.read(valid_set, config, processes)
+        torch.manual_seed(config.seed)  # the same headers on every rank
+        layers = None if config.num_layers == "all" else int(config.num_layers)
+        self.student = MkdmModel.from_encoder(
+            config.encoder, layers, tuple(teacher_ids), config.alpha, main_set.max_length
+        )
+        self.tokenizer = tokenizer
+        keep_cls_only(self.student.encoder)
+        for module in self.student.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = config.dropout
+        self.student.to(processes.device)  # type: ignore[arg-type]
+        matcher = TokenMatcher(self.student) if config.match_weight else None
+        bf16 = (fastest_precision(processes.device) if config.precision == "auto" else config.precision) == "bf16"
+        self.loss = TrainingLoss(self.student, matcher, config.match_weight, bf16)
+        self.optimiser = torch.optim.AdamW(_groups(self.loss, config.weight_decay), lr=config.learning_rate, fused=True)
+        chosen = {name: str(value) for name, value in asdict(config).items() if name not in ELSEWHERE}
+        sets = {"valid set": valid_set.fingerprint} | {
+            stage.name: stage.training_set.fingerprint for stage in self.stages
+        }
+        places = ("encoder", "training_set", "valid_set", "stage_one_set")  # known by content, wherever they lie
+        identity = {name: value for name, value in chosen.items() if name not in places} | sets
+        identity |= {"encoder": model_version(config.encoder), "processes": str(processes.world)}
+        self.state = StateFolder(Path(config.output), identity)
+        self.settings = {"config": asdict(config), "processes": processes.world, "pairs": main_set.rows("train")}
+        self.at = Position()
+
+    def complete(self) -> dict[str, Any]:
+        """Do what is missing of the run."""
+        if self.processes.first:
+            self.state.prepare()
+        self.processes.wait()
+        finished = self.state.finished()
+        if finished is not None:
+            if self.processes.first:
+                print(f"the run in {self.config.output} is finished: nothing to do")
+            return finished
+        saved = self.state.newest()
+        torch.manual_seed(self.config.seed + self.processes.rank)  # other dropout on every rank
+        if saved is not None:
+            content, tensors = saved
+            self.at = Position(**{name: content[name] for name in Position.__dataclass_fields__})
+            restore(self.loss, self.optimiser, tensors)
+            if not self.processes.first:  # the saved generator is that of the first
+                torch.manual_seed((self.config.seed + self.processes.rank) * 1_000_003 + self.at.step)
+        trained = self.processes.wrap(self.loss)
+        total = sum(sum(stage.steps) for stage in self.stages)
+        with Tracker(
+            Path(self.config.output, "training_log.jsonl"),
+            self.settings,
+            total,
+            self.at.step,
+            self.config.mlflow,
+            self.config.mlflow_experiment,
+            self.at.mlflow_run,
+            self.processes.first,
+        ) as tracker:
+            self.at.mlflow_run = tracker.mlflow_run
+            if saved is not None:
+                tracker.say(f"going on from step {self.at.step:,} of {total:,}")
+            while self.at.stage < len(self.stages):
+                self._stage(self.stages[self.at.stage], trained, tracker)
+        if self.processes.first:
+            self.state.publish(self.at.best_folder, self.at.best)
+        self.processes.wait()
+        return self.at.best
+
+    def _stage(self, stage: Stage, trained: nn.Module, tracker: Tracker) -> None:
+        self.student.config.alpha = stage.alpha
+        first = sum(sum(earlier.steps) for earlier in self.stages[: self.at.stage])
+        while self.at.epoch < len(stage.steps) and not self.at.ended:
+            steps = stage.feed.epoch(self.at.epoch, skip=self.at.epoch_step)
+            try:
+                while self.at.epoch_step < stage.steps[self.at.epoch] and not self.at.ended:
+                    started, done = time.monotonic(), self.at.step - first
+                    for group in self.optimiser.param_groups:
+                        group["lr"] = learning_rate(self.config, done, sum(stage.steps))
+                    last = done + 1 == sum(stage.steps)
+                    self._step(stage, next(steps), trained, tracker, started, last)
+            finally:
+                steps.close()
+            if not self.at.ended:
+                self.at.epoch, self.at.epoch_step = self.at.epoch + 1, 0
+        self.at.stage, self.at.epoch, self.at.epoch_step, self.at.ended = self.at.stage + 1, 0, 0, False
+        if self.at.stage < len(self.stages):
+            self.at.best, self.at.waited = {}, 0  # the next stage chooses among its own
+            self.at.step = first + sum(stage.steps)
+            self.optimiser.state.clear()
+
+    def _step(
+        self, stage: Stage, rows: TrainingRows, trained: nn.Module, tracker: Tracker, started: float, last: bool
+    ) -> None:
+        """One optimiser step, with what follows on it; `started` before its rows were asked for."""
+        record = self._descend(stage, rows, trained)
+        self.at.step, self.at.epoch_step = self.at.step + 1, self.at.epoch_step + 1
+        pairs = record.pop("pairs")
+        self.at.pairs_seen += pairs
+        seconds = time.monotonic() - started
+        record = {"step": self.at.step, "stage": stage.name, "epoch": self.at.epoch} | record
+        record["pairs_seen"] = self.at.pairs_seen
+        self.at.ended = last
+        if last or self.at.step % self.config.evaluate_every == 0:
+            record |= self.validation.measure(self.student, self.loss.bf16)
+            if record["auc"] > self.at.best.get("auc", -1.0):
+                self.at.waited = 0
+                if self.processes.first:
+                    self.at.best_folder = self.state.save_best(self.at.step, self._save_student)
+                self.at.best = {name: value for name, value in record.items() if name != "losses"}
+            else:
+                self.at.waited += 1
+            self.at.ended = last or 0 < self.config.patience <= self.at.waited
+        self.at.seconds += time.monotonic() - started
+        record["seconds"] = round(self.at.seconds, 1)
+        record["pairs_per_s"] = round(pairs / seconds, 1)
+        tracker.step(record)
+        if self.processes.first and ("auc" in record or self.at.step % self.config.checkpoint_every == 0):
+            self.state.save(self.at.step, asdict(self.at), training_tensors(self.loss, self.optimiser))
+
+    def _save_student(self, folder: Path) -> None:
+        save_checkpoint(self.student, self.tokenizer, folder, torch.float16)
+
+    def _descend(self, stage: Stage, rows: TrainingRows, trained: nn.Module) -> dict[str, Any]:
+        """Accumulate the gradients of one step's loss (5), micro-batch by micro-batch, and follow them."""
+        self.loss.train()
+        device = self.processes.device
+        labels = [tensor.to(device) for tensor in stage.labels(rows)]
+        counts = self.processes.sum(LabelCounts.of(*labels))
+        pairs = self.processes.sum_of(len(rows))
+        world = self.processes.world
+        shares = LabelCounts(*(count / world for count in counts))  # the gradients of all ranks are averaged
+        parts = micro_batches(rows, self.config.token_budget)
+        padded = sum(len(part) * int(part.lengths.max()) for part in parts)
+        sums: Tensor = torch.zeros(2 + stage.teachers, device=device)
+        for number, part in enumerate(parts):
+            with self.processes.accumulate(trained, last=number == len(parts) - 1):
+                losses = trained(
+                    stage.inputs(part, self.loss.matcher is not None, device), shares, stage.alpha, pairs / world
+                )
+                losses.total.backward()
+            found = torch.cat((losses.total.detach()[None], losses.golden[None], losses.soft))
+            sums += found
+            if not bool(torch.isfinite(found).all()):
+                self._stop(stage, part, "the loss is no number")
+        norm = nn.utils.clip_grad_norm_(self.loss.parameters(), self.config.clip_norm)
+        if not bool(torch.isfinite(norm)):
+            self._stop(stage, rows, "the gradient is no number")
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        total, golden, *soft = (self.processes.mean(sums)).tolist()
+        names = [f"soft[{teacher}]" for teacher in self.student.config.teacher_ids]
+        losses_by_header = {"golden": golden} if stage.alpha < 1 else {}
+        losses_by_header |= dict(zip(names, soft, strict=True))
+        return {
+            "loss": round(total, 6),
+            "losses": {name: round(value, 6) for name, value in losses_by_header.items()},
+            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            "padding": round(1 - int(rows.lengths.sum()) / padded, 4),
+            "pairs": pairs,
+        }
+
+    def _stop(self, stage: Stage, rows: TrainingRows, what: str) -> None:
+        """End the run before the step changes a weight.
+
+        Raises:
+            TrainingError: always.
+        """
+        path = Path(self.config.output, f"bad_batch_{self.processes.rank}.json")
+        hashes = rows.pairs.tolist()
+        path.write_text(json.dumps({"step": self.at.step + 1, "stage": stage.name, "xxhash64": hashes}) + "\n")
+        raise TrainingError(
+            f"{what} at step {self.at.step + 1:,}, epoch {self.at.epoch} of {stage.name}, among {len(rows)} pairs, "
+            f"of which the first has xxhash64(query_id, passage_id) = {hashes[0]} (all: {path}); the state of step "
+            f"{self.at.step - self.at.step % self.config.checkpoint_every:,} or later stays: look at these pairs, or "
+            f"lower --learning-rate in a new --output"
+        )
 
 
-@torch.inference_mode()
-def validate(student: MkdmModel, labelled: LabelledPairs, encoder: PairEncoder, token_budget: int) -> dict[str, Any]:
-    """Accuracy and AUC of the student's output (6) on labelled pairs, pooled and by source."""
-    student.eval()
-    scores = np.zeros(len(labelled), dtype=np.float32)
-    for rows in token_budget_batches(labelled.pairs.lengths, token_budget):
-        batch = encoder.batch(labelled.pairs, rows)
-        scores[rows] = student(**to_tensors(batch, student.device)).score.float().cpu().numpy()
-    labels, sources = labelled.golden_labels, np.array(labelled.sources)
-    by_source = {source: auc(labels[sources == source], scores[sources == source]) for source in sorted(set(sources))}
-    return {"auc": auc(labels, scores), "accuracy": accuracy(labels, scores), "auc_by_source": by_source}
-
-
-def _parameter_groups(modules: list[torch.nn.Module], weight_decay: float) -> list[dict[str, Any]]:
-    parameters = [parameter for module in modules for parameter in module.parameters()]
+def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    parameters = list(module.parameters())
     matrices = [parameter for parameter in parameters if parameter.dim() > 1]
     vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -191,8 +280,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train from the command line and print the kept student's validation figures."""
     (config,) = parse_config("mkdm train", argv, TrainConfig)
     best = train(config)
-    print(json.dumps(best, indent=2))
-    print(f"student saved in {config.output}")
+    if Processes.is_first():
+        print(json.dumps(best, indent=2))
+        print(f"student saved in {config.output}")
 
 
 if __name__ == "__main__":

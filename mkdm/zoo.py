@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from mkdm.errors import ConfigError
+from mkdm.fetch import is_uri
 
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _EXAMPLE = "teachers: [{id: bge, model: DIR, max_tokens: 256, precision: auto}]"
@@ -18,7 +19,7 @@ class Teacher:
 
     Attributes:
         id: names the teacher in `soft_labels` and in the student's headers.
-        model: its folder, or folders joined by commas for an average of several models.
+        model: its folder or URI, or several joined by commas for an average of several models.
         max_tokens: tokens of a pair at most; None as the model was trained.
         precision: auto, fp32, bf16 or fp16.
     """
@@ -68,5 +69,6 @@ def _teacher(entry: Any, where: str, folder: Path) -> Teacher:
         raise ConfigError(f"{where} has max_tokens {tokens!r}: it must be a number of at least 1")
     if precision not in (None, *_PRECISIONS):
         raise ConfigError(f"{where} has the precision {precision!r}: choose one of {', '.join(_PRECISIONS)}")
-    folders = ",".join(str(folder / part.strip()) for part in model.split(","))
+    parts = map(str.strip, model.split(","))
+    folders = ",".join(part if is_uri(part) else str(folder / part) for part in parts)
     return Teacher(name, folders, tokens, precision or "auto")
