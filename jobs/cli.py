@@ -7,19 +7,22 @@ from importlib import import_module
 from jobs.command import run_job
 
 COMMANDS = {
+    "label": ("jobs.label", "label every pair of a table with a zoo of teachers"),
+    "export-training-set": ("jobs.export_training_set", "write labelled pairs, encoded, as Parquet for training"),
     "score": ("jobs.score", "score every pair of a table"),
     "rank": ("jobs.rank", "publish the best passages of each query"),
+    "evaluate": ("jobs.evaluate", "measure scores against golden labels; two models with a paired test"),
     "runs": ("jobs.runs", "list the runs, their state, progress and rates"),
     "maintain": ("jobs.maintain", "compact, cluster and vacuum the tables"),
     "demo": ("jobs.demo", "score the shipped sample and show what came of it"),
-    "train": ("mkdm.train", "fine-tune a student on golden labels"),
+    "train": ("mkdm.train", "train a teacher or a student on golden and soft labels"),
     "benchmark": ("jobs.benchmark", "measure the job and the scorer beside the usual tools"),
 }
 
 
 def usage() -> str:
     """The commands, a line each."""
-    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:<20} {text}" for name, (_, text) in COMMANDS.items()]
     return "usage: mkdm COMMAND [--flag VALUE …]\n\n" + "\n".join(lines) + "\n\nmkdm COMMAND --help tells its flags."
 
 

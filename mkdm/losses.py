@@ -67,12 +67,17 @@ def mkdm_losses(
     log_p = F.log_softmax(golden_logits.float(), dim=1)  # of (1)
     has_golden = golden_labels != NO_GOLDEN_LABEL
     chosen = log_p.gather(1, golden_labels.clamp(min=0)[:, None])[:, 0]
-    golden = -(chosen * has_golden).sum() / counts.golden.clamp(min=1)  # (2)
+    golden = -(chosen * has_golden).sum() / _divisor(counts.golden)  # (2)
     has_soft = ~soft_labels.isnan()
     errors = (torch.sigmoid(soft_logits.float()) - soft_labels.nan_to_num()) ** 2  # (3)
-    soft = (errors * has_soft).sum(dim=0) / counts.soft.clamp(min=1)  # (4)
+    soft = (errors * has_soft).sum(dim=0) / _divisor(counts.soft)  # (4)
     if soft.numel() == 0:
         return Losses(golden, golden.detach(), soft.detach())
     teachers = (counts.soft > 0).sum().clamp(min=1)
     total = (1 - alpha) * golden + alpha * soft.sum() / teachers  # (5)
     return Losses(total, golden.detach(), soft.detach())
+
+
+def _divisor(count: Tensor) -> Tensor:
+    """The count, which may be a fraction where processes share a step; 1 where there is none."""
+    return torch.where(count > 0, count, torch.ones_like(count))

@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from mkdm.errors import ConfigError
 
+MLFLOW_EVERY = 10
+"""Steps between two that are logged to MLflow, besides those with a validation: each is a request to its server."""
 _FOREIGN = re.compile(r"[^\w\-. :/]")
 """What MLflow takes in no name."""
 
@@ -65,7 +67,7 @@ class Tracker:
         losses = {name: f"{value:.4f}" for name, value in record["losses"].items()}
         self._bar.set_postfix(losses | {"pairs/s": f"{record['pairs_per_s']:.0f}"}, refresh=False)
         self._bar.update()
-        if self._mlflow:
+        if self._mlflow and ("auc" in record or record["step"] % MLFLOW_EVERY == 0):
             self._mlflow.log_metrics(_numbers(record), step=record["step"])
 
     def say(self, line: str) -> None:
@@ -112,7 +114,8 @@ def _start_mlflow(uri: str, experiment: str, run_id: str | None, settings: dict[
         mlflow.set_experiment(experiment)
         mlflow.start_run(run_id=run_id)
         if run_id is None:
-            mlflow.log_params({name: str(value)[:500] for name, value in settings.items()})
+            flat = settings | settings["config"]
+            mlflow.log_params({name: str(flat[name])[:500] for name in flat.keys() - {"config"}})
     except mlflow.exceptions.MlflowException as error:
         raise ConfigError(f"MLflow at {uri}: {' '.join(str(error).split())}") from error
     return mlflow

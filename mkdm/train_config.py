@@ -33,7 +33,8 @@ class TrainConfig:
     training_set: str
     """Folder that `mkdm export-training-set` wrote; its split `train` is trained on."""
     output: str
-    """Folder for the student: weights, tokenizer, training_log.jsonl; and the state of the run while it lasts."""
+    """Folder for the student: weights, tokenizer, training_log.jsonl; and the state of the run while it lasts. Of
+    several processes, all see the same one."""
     valid_set: str | None = None
     """Training set whose split `valid` chooses the best checkpoint; default: that of --training-set."""
     teachers: str = "all"

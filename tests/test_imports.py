@@ -57,7 +57,10 @@ def test_petastorm_stays_in_one_module():
     assert len(users) <= 1, users
 
 
-@pytest.mark.parametrize("module", ["jobs.score", "jobs.demo", "jobs.cli", "udfs.scoring"])
+@pytest.mark.parametrize(
+    "module",
+    ["jobs.score", "jobs.label", "jobs.export_training_set", "jobs.evaluate", "jobs.demo", "jobs.cli", "udfs.scoring"],
+)
 def test_driver_does_not_load_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

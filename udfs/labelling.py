@@ -17,6 +17,8 @@ OUTCOME = StructType([StructField(LOGIT, FloatType()), *RESULT.fields])
 MEMORY_SHARE = 0.5
 """Share of the free memory that the weights of all teachers may take before they are loaded one after the other."""
 
+WINDOW = 512
+"""Pairs that all teachers label before their results go back: enough for tight batches, few enough for the progress."""
 Batch = tuple[pd.Series, pd.Series]
 
 
@@ -52,10 +54,10 @@ def _batch_labeller(
     def label(batches: Iterator[Batch]) -> Iterator[pd.DataFrame]:
         if side_by_side == "always" or (side_by_side == "auto" and fit_in_memory(teachers)):
             loaded = loaded_teachers(teachers)
-            for batch in batches:
+            for batch in _windows(batches):
                 yield _joined([_outcome(teacher, batch) for teacher in loaded])
             return
-        task = list(batches)  # the texts of one task, which are small beside a model
+        task = list(_windows(batches))  # the texts of one task, which are small beside a model
         by_teacher = []
         for settings in teachers:
             loaded_teachers.cache_clear()  # the one before makes room
@@ -87,6 +89,12 @@ def _free_bytes() -> float:
         return float(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
         return float("inf")
+
+
+def _windows(batches: Iterator[Batch]) -> Iterator[Batch]:
+    for queries, passages in batches:
+        for start in range(0, len(queries), WINDOW):
+            yield queries[start : start + WINDOW], passages[start : start + WINDOW]
 
 
 def _outcome(teacher: LoadedScorer, batch: Batch) -> pd.DataFrame:

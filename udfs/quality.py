@@ -1,10 +1,29 @@
-"""Grouped pandas functions that measure scores against golden labels."""
+"""Measures scores against golden labels: a grouped pandas function, and what the driver evaluates and draws with."""
 
 import pandas as pd
 from pyspark.sql import DataFrame
 
 from mkdm.columns import GOLDEN_LABEL, PASSAGE, QUERY, SCORE
+from mkdm.evaluation import AGAINST, ALL, DIFFERENCE, METRICS, MODEL, Evaluation, Figure, LabelledPairs, evaluate
+from mkdm.evaluation_page import NAMES, TITLES, number, page
 from mkdm.metrics import accuracy, auc, word_overlap
+
+__all__ = [
+    "AGAINST",
+    "ALL",
+    "DIFFERENCE",
+    "METRICS",
+    "MODEL",
+    "NAMES",
+    "TITLES",
+    "Evaluation",
+    "Figure",
+    "LabelledPairs",
+    "evaluate",
+    "number",
+    "page",
+    "quality_by",
+]
 
 SCHEMA = "{by} string, pairs long, positives long, accuracy double, auc double, overlap_auc double"
 

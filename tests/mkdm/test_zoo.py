@@ -5,7 +5,9 @@ from mkdm.zoo import Teacher, read_zoo
 
 
 def test_folders_are_taken_from_where_the_file_lies(tmp_path):
-    (tmp_path / "zoo.yaml").write_text("teachers:\n- {id: a, model: m/a, max_tokens: 96}\n- {id: b, model: '/m/b,s3a://m/c'}\n")
+    (tmp_path / "zoo.yaml").write_text(
+        "teachers:\n- {id: a, model: m/a, max_tokens: 96}\n- {id: b, model: '/m/b,s3a://m/c'}\n"
+    )
     assert read_zoo(tmp_path / "zoo.yaml") == [Teacher("a", f"{tmp_path}/m/a", 96), Teacher("b", "/m/b,s3a://m/c")]
 
 

@@ -2,15 +2,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from pyspark.sql import functions as F
+from tiny_models import tiny_student
 
 from mkdm.checkpoint import save_checkpoint
-from mkdm.model_folder import model_version
+from mkdm.ensemble import load_scorer
+from mkdm.model_folder import models_version
 from mkdm.scorer import Scorer
 from udfs.scoring import MAX_MESSAGE, ScoringSettings, loaded_scorer, score_udf, texts
 
 
 def settings(folder: str, **changes) -> ScoringSettings:
-    return ScoringSettings(model=folder, model_version=model_version(folder), precision="fp32", **changes)
+    return ScoringSettings(model=folder, model_version=models_version(folder), precision="fp32", **changes)
 
 
 def score_frame(spark, rows, folder, partitions=1, **changes) -> pd.DataFrame:
@@ -28,6 +30,16 @@ def test_scores_are_the_scorers_and_the_model_is_loaded_once(spark, student_fold
     assert frame["load_id"].nunique() == 1, "seven tasks, one executor, one load"
     assert frame["load_id"][0].startswith("fp32-")
     assert (frame["tokens"] <= frame["padded_tokens"]).all()
+
+
+def test_several_students_are_averaged(spark, student_folder, tokenizers, tmp_path, sample_pairs):
+    save_checkpoint(tiny_student("electra", tokenizers["electra"]), tokenizers["electra"], tmp_path)
+    both = f"{student_folder},{tmp_path}"
+    rows = [(i, pair["query"], pair["passage"]) for i, pair in enumerate(sample_pairs[:20])]
+    frame = score_frame(spark, rows, both)
+    expected = load_scorer(both, precision="fp32").score(*zip(*[row[1:] for row in rows], strict=True))
+    np.testing.assert_allclose(frame["score"], expected, rtol=0, atol=1e-5)
+    assert frame["load_id"].nunique() == 1
 
 
 def test_second_query_finds_the_model_loaded(spark, student_folder):
@@ -55,7 +67,6 @@ def test_failures_are_columns_and_not_failed_tasks(spark, student_folder):
 
 def test_non_finite_score_is_an_error(spark, tokenizers, tmp_path):
     import torch
-    from tiny_models import tiny_student
 
     student = tiny_student("bert", tokenizers["bert"])
     with torch.no_grad():

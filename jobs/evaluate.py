@@ -1,0 +1,241 @@
+"""Evaluates one model or two against golden labels: `mkdm evaluate`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from cluster.session import ClusterConfig, start_session
+from jobs.chunked import say
+from jobs.command import run_job
+from jobs.evaluation_report import EvaluationReport, table_rows, write_files
+from jobs.golden_labels import GROUP, read_grouped
+from jobs.ledger import Identity, Ledger, settings_of
+from jobs.pairs import read_pinned
+from jobs.score import ScoreConfig
+from jobs.score_sources import Source, StoredRun, collect, join_scores, model_source, stored_source
+from jobs.warehouse import Table, Warehouse
+from mkdm import __version__
+from mkdm.columns import CONTENT_HASH, GOLDEN_LABEL, PAIR_KEY, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
+from mkdm.config import parse_config
+from mkdm.errors import ConfigError, InputError
+from udfs.quality import AGAINST, ALL, MODEL, LabelledPairs, evaluate
+
+JOB = "evaluate"
+SETTINGS = ("backend", "precision", "max_length", "resamples", "seed")
+"""The flags that change a figure, besides models and inputs."""
+MOST_GROUPS = 50
+"""Groups that a page can show."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Measure a model, or the scores of a run, against golden labels, by source; or two of them with a paired test.
+
+    Raises:
+        ConfigError: a number outside its range, or flags that exclude each other.
+    """
+
+    model: str | None = None
+    """Folder of the model; several folders joined by commas are an ensemble, whose scores are averaged."""
+    against: str | None = None
+    """Second model or ensemble, for a paired test on the same pairs."""
+    run_id: str | None = None
+    """Complete scoring run whose stored scores are evaluated, instead of a model that scores now."""
+    against_run_id: str | None = None
+    """Second scoring run, for a paired test."""
+    warehouse: str = "warehouse"
+    """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
+    pairs: str | None = None
+    """Pairs, if not <warehouse>/pairs: a Delta table, or a .parquet, .csv or .jsonl file or folder."""
+    pairs_version: int | None = None
+    """Delta version of the pairs; default: the one that --run-id has scored, or else the newest."""
+    golden_labels: str | None = None
+    """Golden labels, if not <warehouse>/golden_labels: a Delta table or a file, as for the pairs."""
+    golden_labels_version: int | None = None
+    """Delta version of the golden labels; default: the newest."""
+    scores: str | None = None
+    """Table of scores, if not <warehouse>/scores."""
+    runs: str | None = None
+    """Table of runs, if not <warehouse>/runs."""
+    evaluations: str | None = None
+    """Table to add the figures to, if not <warehouse>/evaluations."""
+    output: str = "evaluation"
+    """Local folder for evaluation.json and evaluation.html."""
+    by: str | None = None
+    """Column of the golden labels or the pairs to group by; default: source, or else what stands before the first colon
+    of every query_id."""
+    backend: Literal["auto", "torch"] = "auto"
+    """What runs the model."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of the model; auto takes the fastest that each executor has."""
+    max_length: int | None = None
+    """Tokens of a pair at most, special tokens included; the passage is cut. Default: as the model was trained."""
+    token_budget: int | None = None
+    """Padded tokens of one batch; default: what suits the device."""
+    resamples: int = 1000
+    """How many times the queries are drawn for the intervals and the test."""
+    seed: int = 0
+    """Of those draws."""
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.run_id is None):
+            raise ConfigError("give --model to score now, or --run-id for stored scores: one of the two")
+        if self.against is not None and self.against_run_id is not None:
+            raise ConfigError("--against and --against-run-id exclude each other")
+        for name, least in {"resamples": 2, "seed": 0, "max_length": 1, "token_budget": 1}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+
+
+def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport:
+    """Evaluate; write the page and the JSON, and add the figures to `evaluations` unless they are there.
+
+    Raises:
+        ConfigError: a setting that a model cannot meet, or an output folder that cannot be made.
+        ModelError: a model folder is missing, incomplete or changed.
+        InputError: pairs or golden labels are missing or at fault, no pair has a golden label, or none of those a
+            score; or a run is not complete.
+    """
+    warehouse = Warehouse(spark, config.warehouse)
+    sources = _sources(warehouse, config)
+    folder, evaluations = _folder(config.output), warehouse.output("evaluations", config.evaluations)
+    table = warehouse.table("pairs", config.pairs)
+    version = _pairs_version(config, table, sources[MODEL])
+    golden_table = warehouse.table("golden_labels", config.golden_labels)
+    pairs, golden_labels, by = read_grouped(
+        (table, *read_pinned(spark, table, version, "--pairs-version")),
+        (golden_table, *read_pinned(spark, golden_table, config.golden_labels_version, "--golden-labels-version")),
+        config.by,
+    )
+    labelled = transform(pairs.rows, golden_labels.rows).persist()
+    try:
+        count = labelled.count()
+        if not count:
+            raise InputError(
+                f"no pair of {table.location} has a golden label in {golden_table.location}: none of the "
+                f"{golden_labels.count:,} keys (query_id, passage_id) there is a pair's"
+            )
+        group = [GROUP] if GROUP in labelled.columns else []
+        known = collect(labelled, QUERY, PASSAGE, GOLDEN_LABEL, *group)
+        scores = {side: source.scores(labelled, count) for side, source in sources.items()}
+    finally:
+        labelled.unpersist()
+    found, missing = join_scores(known, scores)
+    if found.empty:
+        raise InputError(f"none of the {count:,} pairs with a golden label has a score ({'; '.join(missing.values())})")
+    found, by = _grouped(found, by)
+    say(f"measuring {len(found):,} pairs, {config.resamples:,} resamples")
+    names = (QUERY_ID, PASSAGE_ID, QUERY, PASSAGE, GOLDEN_LABEL, GROUP)
+    columns = [found[name].to_numpy(np.int64 if name == GOLDEN_LABEL else object) for name in names]
+    sides = {side: found[side].to_numpy(np.float64) for side in sources}
+    evaluation = evaluate(LabelledPairs(*columns), sides, config.resamples, config.seed)
+
+    now = datetime.now(UTC)
+    identity = _identity(config, sources, {"pairs": pairs.version, "golden_labels": golden_labels.version}, by)
+    about = {
+        **{side: source.name for side, source in sources.items()},
+        **{f"version of {side}": source.version for side, source in sources.items()},
+        "pairs": f"{table.location}, version {pairs.version}",
+        "golden labels": f"{golden_table.location}, version {golden_labels.version}",
+        "evaluated": f"{len(found):,} pairs of {evaluation.groups[0].queries:,} queries",
+        "pairs without a golden label": f"{pairs.count() - count:,}",
+        "golden labels without a pair": f"{golden_labels.count - len(known.drop_duplicates(list(PAIR_KEY))):,}",
+        **{f"no score from {side}": text for side, text in missing.items()},
+        "grouped by": by or "–",
+        "settings": ", ".join(f"{name} {value}" for name, value in settings_of(config, SETTINGS).items()),
+        "evaluated at": f"{now:%Y-%m-%d %H:%M} UTC, mkdm {__version__}",
+        "evaluation": identity.fingerprint,
+    }
+    page = str(folder / "evaluation.html")
+    report = EvaluationReport(identity.fingerprint, evaluation, about, page, evaluations.location)
+    write_files(folder, report, "Evaluation of " + " against ".join(source.name for source in sources.values()))
+    evaluations.append(table_rows(spark, evaluation, identity, sources, now), f"{JOB}/{identity.fingerprint}")
+    return report
+
+
+def transform(pairs: DataFrame, golden_labels: DataFrame) -> DataFrame:
+    """The pairs that have a golden label, which are those to be scored.
+
+    Args:
+        pairs: query_id, passage_id, query, passage.
+        golden_labels: query_id, passage_id, golden_label; each key once. GROUP may be on either side.
+
+    Returns:
+        All columns of both, and content_hash.
+    """
+    return pairs.join(golden_labels, list(PAIR_KEY)).withColumn(CONTENT_HASH, F.xxhash64(QUERY, PASSAGE))
+
+
+def _sources(warehouse: Warehouse, config: EvaluateConfig) -> dict[str, Source]:
+    ledger, table = Ledger(warehouse.table("runs", config.runs)), warehouse.table("scores", config.scores)
+    found: dict[str, Source] = {}
+    for side, model, run_id in (
+        (MODEL, config.model, config.run_id),
+        (AGAINST, config.against, config.against_run_id),
+    ):
+        if model is not None:
+            names = ("backend", "precision", "max_length", "token_budget")
+            found[side] = model_source(ScoreConfig(model, **{name: getattr(config, name) for name in names}))
+        elif run_id is not None:
+            found[side] = stored_source(ledger, table, run_id)
+    return found
+
+
+def _folder(output: str) -> Path:
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output {output} cannot be made: {error.strerror}; give a local folder") from error
+    return folder
+
+
+def _pairs_version(config: EvaluateConfig, table: Table, source: Source) -> int | None:
+    """The version to read: of a stored run the one that it has scored, if the pairs are still that table."""
+    if config.pairs_version is None and isinstance(source, StoredRun):
+        table_id, _, version = source.run.run.input_versions["pairs"].partition("@")
+        if version and table.exists() and table.table_id() == table_id:
+            return int(version)
+    return config.pairs_version
+
+
+def _identity(config: EvaluateConfig, sources: dict[str, Source], versions: dict[str, str], by: str | None) -> Identity:
+    versions |= {f"{side}_run": source.name for side, source in sources.items() if isinstance(source, StoredRun)}
+    settings = settings_of(config, SETTINGS) | {"by": str(by)}
+    if AGAINST in sources:
+        settings["against_version"] = sources[AGAINST].version
+    return Identity(JOB, settings, versions, sources[MODEL].version)
+
+
+def _grouped(found: pd.DataFrame, by: str | None) -> tuple[pd.DataFrame, str | None]:
+    """With a column GROUP: as it came, or the part of query_id before the first colon, or empty; and its name."""
+    if by is None:
+        prefix = found[QUERY_ID].str.partition(":")
+        if (prefix[1] == ":").all():
+            found, by = found.assign(**{GROUP: prefix[0]}), "query_id, up to its first colon"
+        else:
+            return found.assign(**{GROUP: ""}), None
+    names = set(found[GROUP])
+    if len(names) > MOST_GROUPS:
+        raise InputError(f"there are {len(names):,} groups by {by}, at most {MOST_GROUPS} can be shown: choose --by")
+    if ALL in names:
+        raise InputError(f"a group by {by} is called {ALL!r}, as all pairs together are: rename it or choose --by")
+    return found, by
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Evaluate from the command line and print the figures and where the page is."""
+    config, cluster = parse_config("mkdm evaluate", argv, EvaluateConfig, ClusterConfig)
+    print(run(start_session(cluster, f"mkdm evaluate {config.warehouse}"), config))
+
+
+if __name__ == "__main__":
+    run_job(main)
