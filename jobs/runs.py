@@ -28,7 +28,7 @@ class RunsConfig:
     run_id: str | None = None
     """Show this run alone, with its settings, inputs and chunks."""
     remove: str | None = None
-    """Remove this run: an unfinished one is given up; the rows of either leave scores and rejected_pairs."""
+    """Remove this run: an unfinished one is given up; the rows of either leave the tables."""
 
 
 def run(spark: SparkSession, config: RunsConfig) -> str:
@@ -55,7 +55,7 @@ def _remove(warehouse: Warehouse, ledger: Ledger, state: RunState) -> str:
     if used:
         raise InputError(f"run {used[0]} adds to run {name}: its scores are theirs together; remove that one first")
     gone = 0
-    for table in ("scores", "rejected_pairs"):
+    for table in ("scores", "soft_labels", "rejected_pairs"):
         mine = warehouse.table(table)
         if mine.exists():
             gone += mine.read().where(col(RUN_ID) == name).count()

@@ -5,7 +5,9 @@ from tiny_models import spread_scores, tiny_config
 from transformers import AutoModelForSequenceClassification
 
 from jobs.label import LabelConfig, run
-from jobs.ledger import COMPLETE, FAILED, Ledger
+from jobs.ledger import COMPLETE, Ledger
+from jobs.runs import RunsConfig
+from jobs.runs import run as run_runs
 from mkdm.errors import ConfigError, RejectRateError, RunFailedError
 from mkdm.model_folder import model_version
 from mkdm.scorer import Scorer
@@ -81,7 +83,10 @@ def test_run_that_was_cut_off_goes_on_before_a_new_teacher_is_added(spark, wareh
     assert labels.groupby("teacher_id").size().to_dict() == {"one": 40, "two": 40}
     assert not labels.duplicated(["query_id", "passage_id", "teacher_id"]).any()
     states = {state.run.run_id: state.state for state in Ledger(warehouse.table("runs")).states(job="label")}
-    assert list(states.values()) == [COMPLETE, COMPLETE] != [FAILED, COMPLETE]
+    assert list(states.values()) == [COMPLETE, COMPLETE]
+    run_runs(spark, RunsConfig(warehouse=warehouse.root, remove=reports[1].run.run_id))
+    labels = warehouse.table("soft_labels").read().groupBy("teacher_id").count().collect()
+    assert [tuple(row) for row in labels] == [("one", 40)]
 
 
 def test_rejects_name_their_teacher(spark, warehouse, zoo):
