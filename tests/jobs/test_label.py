@@ -90,7 +90,7 @@ def test_run_that_was_cut_off_goes_on_before_a_new_teacher_is_added(spark, wareh
 
 
 def test_rejects_name_their_teacher(spark, warehouse, zoo):
-    rows = [("q1", "p1", "gasket " * 12, "a seal"), ("q1", "p2", "what is it", "a seal"), ("q2", "p1", None, "a seal")]
+    rows = [("q1", "p1", "gasket " * 20, "a seal"), ("q1", "p2", "what is it", "a seal"), ("q2", "p1", None, "a seal")]
     warehouse.table("pairs").overwrite(
         spark.createDataFrame(rows, "query_id string, passage_id string, query string, passage string")
     )

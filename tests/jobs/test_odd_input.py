@@ -7,7 +7,8 @@ import pytest
 from pyspark.sql import functions as F
 
 from jobs.chunks import chunk_of
-from jobs.score import SPREAD, ScoreConfig, run, transform
+from jobs.row_codes import SPREAD
+from jobs.score import ScoreConfig, run, transform
 from mkdm.scorer import Scorer
 
 PAIRS = "query_id string, passage_id string, query string, passage string"
