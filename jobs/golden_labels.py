@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, IntegralType, NumericType, StringType
 
-from jobs.pairs import PinnedPairs, check_pairs
+from jobs.pairs import PinnedPairs, check_pairs, require_columns
 from jobs.warehouse import Table
 from mkdm.columns import GOLDEN_LABEL, PAIR_KEY
 from mkdm.errors import InputError
@@ -66,9 +66,7 @@ def read_grouped(
 
 def _check_golden_labels(rows: DataFrame, where: str) -> DataFrame:
     """A row per key: its least and greatest golden label, how many of its rows are neither 0 nor 1, and one of them."""
-    missing = [name for name in (*PAIR_KEY, GOLDEN_LABEL) if name not in rows.columns]
-    if missing:
-        raise InputError(f"{where} lacks the columns {', '.join(missing)}; it has {', '.join(rows.columns)}")
+    require_columns(rows, (*PAIR_KEY, GOLDEN_LABEL), where)
     kind = rows.schema[GOLDEN_LABEL].dataType
     if not isinstance(kind, NumericType | BooleanType | StringType):
         raise InputError(f"column {GOLDEN_LABEL} of {where} is {kind.simpleString()}; it must be a number, 0 or 1")

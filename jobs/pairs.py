@@ -103,9 +103,7 @@ def check_pairs(rows: DataFrame, where: str, keep: tuple[str, ...] = ()) -> Data
     Raises:
         InputError: says which columns are missing or of which wrong type, and what is there.
     """
-    missing = [name for name in PAIR if name not in rows.columns]
-    if missing:
-        raise InputError(f"{where} lacks the columns {', '.join(missing)}; it has {', '.join(rows.columns)}")
+    require_columns(rows, PAIR, where)
     for name in PAIR:
         kind = rows.schema[name].dataType
         is_id = name in PAIR_KEY
@@ -113,6 +111,17 @@ def check_pairs(rows: DataFrame, where: str, keep: tuple[str, ...] = ()) -> Data
             wanted = "string or integer" if is_id else "string"
             raise InputError(f"column {name} of {where} is {kind.simpleString()}; it must be {wanted}")
     return rows.select([col(name).cast("string") for name in PAIR] + [col(name) for name in keep])
+
+
+def require_columns(rows: DataFrame, needed: tuple[str, ...], where: str) -> None:
+    """Check that an input has its columns.
+
+    Raises:
+        InputError: says which are missing, and what is there.
+    """
+    missing = [name for name in needed if name not in rows.columns]
+    if missing:
+        raise InputError(f"{where} lacks the columns {', '.join(missing)}; it has {', '.join(rows.columns)}")
 
 
 def _file_format(location: str) -> str | None:

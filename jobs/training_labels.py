@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 from jobs.chunked import say
 from jobs.ledger import COMPLETE, Ledger
-from jobs.pairs import is_file, read_pinned
+from jobs.pairs import is_file, read_pinned, require_columns
 from jobs.row_codes import ROW_CODE, ROW_MESSAGE
 from jobs.warehouse import Table
 from mkdm.columns import GOLDEN_LABEL, PAIR_KEY, QUERY_ID, RUN_ID, SOFT_LABEL, TEACHER_ID, TEACHER_VERSION
@@ -64,7 +64,7 @@ def read_golden_labels(table: Table, version: int | None, named: bool) -> Golden
         say(f"no golden labels at {table.location}: all pairs go without")
         return GoldenLabels(None, NOTHING)
     rows, pinned = read_pinned(table.spark, table, version, "--golden-labels-version")
-    _check_columns(rows, (*PAIR_KEY, GOLDEN_LABEL), table)
+    require_columns(rows, (*PAIR_KEY, GOLDEN_LABEL), table.location)
     number = F.col(GOLDEN_LABEL).try_cast("double")
     valid = F.when(number.isin(0.0, 1.0), number.cast("tinyint"))
     first_source = [F.min(F.col(SOURCE).cast("string")).alias(SOURCE)] if SOURCE in rows.columns else []
@@ -96,7 +96,7 @@ def read_soft_labels(table: Table, version: int | None, named: bool, ledger: Led
         say(f"no soft labels at {table.location}: all pairs go without")
         return SoftLabels(None, {}, NOTHING, "")
     rows, pinned = read_pinned(table.spark, table, version, "--soft-labels-version")
-    _check_columns(rows, (*PAIR_KEY, TEACHER_ID, TEACHER_VERSION, SOFT_LABEL, RUN_ID, "labelled_at"), table)
+    require_columns(rows, (*PAIR_KEY, TEACHER_ID, TEACHER_VERSION, SOFT_LABEL, RUN_ID, "labelled_at"), table.location)
     states = ledger.states(job=LABEL_JOB)
     complete = sorted(state.run.run_id for state in states if state.state == COMPLETE)
     if states:
@@ -191,9 +191,3 @@ def _is(teacher: str, version: str) -> Column:
 
 def _string_keys() -> list[Column]:
     return [F.col(name).cast("string").alias(name) for name in PAIR_KEY]
-
-
-def _check_columns(rows: DataFrame, needed: tuple[str, ...], table: Table) -> None:
-    missing = [name for name in needed if name not in rows.columns]
-    if missing:
-        raise InputError(f"{table.location} lacks the columns {', '.join(missing)}; it has {', '.join(rows.columns)}")
