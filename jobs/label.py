@@ -36,7 +36,7 @@ from mkdm.columns import (
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError
 from udfs.labelling import label_udf, outcome_column
-from udfs.model import Teacher, check_max_length, model_version, read_zoo
+from udfs.model import CheckedModel, Teacher, check_model, read_zoo
 from udfs.scoring import ScoringSettings
 
 JOB = "label"
@@ -68,8 +68,8 @@ class LabelConfig:
     """Table of pairs without a label of a teacher and why, if not <warehouse>/rejected_pairs."""
     runs: str | None = None
     """Table of runs, if not <warehouse>/runs."""
-    backend: Literal["auto", "torch"] = "auto"
-    """What runs the teachers."""
+    backend: Literal["auto", "torch", "openvino"] = "auto"
+    """What runs the teachers; auto takes openvino on CPUs where mkdm export-model was run for them, else torch."""
     side_by_side: Literal["auto", "always", "never"] = "auto"
     """Whether an executor keeps all teachers loaded, or a task one at a time; auto: as the free memory allows."""
     token_budget: int | None = None
@@ -90,7 +90,7 @@ class LabelConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
 
 
-Versioned = tuple[Teacher, str]
+Versioned = tuple[Teacher, CheckedModel]
 """A teacher and the content hash of its model."""
 
 
@@ -114,7 +114,7 @@ def run(spark: SparkSession, config: LabelConfig) -> list[RunReport]:
     warehouse = Warehouse(spark, config.warehouse)
     pairs = read_pairs(spark, warehouse.table("pairs", config.pairs), config.pairs_version)
     ledger = Ledger(warehouse.table("runs", config.runs))
-    wanted = {_setting_name(teacher): _setting(teacher, version) for teacher, version in teachers}
+    wanted = {_setting_name(teacher): _setting(teacher, checked) for teacher, checked in teachers}
     complete, cut_off = _earlier(ledger, pairs, config.backend, wanted)
     done = {name for state in complete for name in _teachers_of(state)}
     groups = []
@@ -143,18 +143,17 @@ def _versioned(config: LabelConfig) -> list[Versioned]:
     missing = [name for name in chosen if name not in by_id]
     if missing:
         raise ConfigError(f"{config.zoo} has no teacher {missing[0]!r}; it has {', '.join(by_id)}")
-    teachers = [(by_id[name], model_version(by_id[name].model)) for name in dict.fromkeys(chosen)]
-    for teacher, _ in teachers:
-        check_max_length(teacher.model, teacher.max_tokens)
-    return teachers
+    teachers = [by_id[name] for name in dict.fromkeys(chosen)]
+    return [(one, check_model(one.model, config.backend, one.precision, one.max_tokens)) for one in teachers]
 
 
 def _setting_name(teacher: Teacher) -> str:
     return TEACHER + teacher.id
 
 
-def _setting(teacher: Teacher, version: str) -> str:
-    return f"{version} max_tokens={teacher.max_tokens} precision={teacher.precision}"
+def _setting(teacher: Teacher, checked: CheckedModel) -> str:
+    more = "".join(f" {name}={value}" for name, value in checked.settings.items())
+    return f"{checked.version} max_tokens={teacher.max_tokens} precision={teacher.precision}{more}"
 
 
 def _teachers_of(state: RunState) -> dict[str, str]:
@@ -184,10 +183,10 @@ def _run_group(
     teachers: list[Versioned],
     outputs: dict[str, Table],
 ) -> RunReport:
-    versions = " ".join(version for _, version in teachers)
+    versions = " ".join(checked.version for _, checked in teachers)
     identity = Identity(
         JOB,
-        {"backend": config.backend, **{_setting_name(one): _setting(one, version) for one, version in teachers}},
+        {"backend": config.backend, **{_setting_name(one): _setting(one, checked) for one, checked in teachers}},
         {"pairs": pairs.version},
         hashlib.sha256(versions.encode()).hexdigest()[:16],
     )
@@ -227,25 +226,26 @@ def transform(pairs: DataFrame, config: LabelConfig, teachers: list[Versioned], 
     settings = tuple(
         ScoringSettings(
             model=teacher.model,
-            model_version=version,
+            model_version=checked.version,
             backend=config.backend,
             precision=teacher.precision,
             max_length=teacher.max_tokens,
             token_budget=config.token_budget,
+            export_version=checked.export,
         )
-        for teacher, version in teachers
+        for teacher, checked in teachers
     )
     labelled = with_row_code(pairs, tasks).withColumn("result", label_udf(settings, config.side_by_side)(*fit_texts()))
     outcomes = [
         F.struct(
             F.lit(teacher.id).alias(TEACHER_ID),
-            F.lit(version).alias(TEACHER_VERSION),
+            F.lit(checked.version).alias(TEACHER_VERSION),
             *(
                 F.col(f"result.{outcome_column(number, name)}").alias(name)
                 for name in (LOGIT, SCORE, TOKENS, PADDED_TOKENS, LOAD_ID, ERROR_CODE, ERROR_MESSAGE)
             ),
         )
-        for number, (teacher, version) in enumerate(teachers)
+        for number, (teacher, checked) in enumerate(teachers)
     ]
     each = labelled.select(*PAIR_KEY, ROW_CODE, ROW_MESSAGE, F.explode(F.array(*outcomes)).alias("outcome"))
     message = F.concat(F.lit("teacher "), F.col(f"outcome.{TEACHER_ID}"), F.lit(": "), f"outcome.{ERROR_MESSAGE}")

@@ -32,7 +32,7 @@ from mkdm.columns import (
 )
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError
-from udfs.model import check_max_length, model_version
+from udfs.model import CheckedModel, check_model
 from udfs.scoring import ScoringSettings, score_udf
 
 JOB = "score"
@@ -64,10 +64,10 @@ class ScoreConfig:
     """Table of pairs without a score and why, if not <warehouse>/rejected_pairs."""
     runs: str | None = None
     """Table of runs, if not <warehouse>/runs."""
-    backend: Literal["auto", "torch"] = "auto"
-    """What runs the model."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Number format of the model; auto takes the fastest that each executor has."""
+    backend: Literal["auto", "torch", "openvino"] = "auto"
+    """What runs the model; auto takes openvino on CPUs where mkdm export-model was run, else torch."""
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    """Number format of the model; auto takes the fastest that each executor has, of exports the fastest that passed."""
     max_length: int | None = None
     """Tokens of a pair at most, special tokens included; the passage is cut. Default: as the model was trained."""
     token_budget: int | None = None
@@ -101,18 +101,18 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
 
     Raises:
         ConfigError: a setting that the model, or the run that it names, cannot meet.
-        ModelError: the model folder is missing, incomplete or changed.
+        ModelError: the model folder is missing, incomplete or changed, or lacks the IR file that is asked for.
         InputError: the pairs are missing, empty, or lack a column or its type; or an incremental run cannot tell what
             changed in them.
         RejectRateError: more pairs were rejected than allowed; all that was scored is kept.
         RunFailedError: a task failed for good, or rows went missing.
     """
-    version = model_version(config.model)
-    check_max_length(config.model, config.max_length)
+    model = check_model(config.model, config.backend, config.precision, config.max_length)
     warehouse = Warehouse(spark, config.warehouse)
     pairs = read_pairs(spark, warehouse.table("pairs", config.pairs), config.pairs_version)
     ledger = Ledger(warehouse.table("runs", config.runs))
-    identity = Identity(JOB, settings_of(config, SETTINGS), {"pairs": pairs.version}, version)
+    settings = settings_of(config, SETTINGS) | model.settings
+    identity = Identity(JOB, settings, {"pairs": pairs.version}, model.version)
     base = base_of(ledger, identity, pairs) if config.incremental else None
     if config.incremental and base is None:
         say("no complete run of this model and these settings to add to: scoring all pairs")
@@ -148,7 +148,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
         ledger=ledger,
         warehouse=warehouse,
         pairs=rows,
-        transform=lambda part, size: transform(part, config, math.ceil(size / config.rows_per_task), version),
+        transform=lambda part, size: transform(part, config, math.ceil(size / config.rows_per_task), model),
         scores=Output(outputs["scores"], scored_rows),
         rejects=Output(outputs["rejected_pairs"], rejected_rows),
         gone=gone,
@@ -169,7 +169,9 @@ def _outputs(warehouse: Warehouse, config: ScoreConfig) -> dict[str, Table]:
     return {name: warehouse.output(name, getattr(config, name)) for name in ("scores", "rejected_pairs", "runs")}
 
 
-def transform(pairs: DataFrame, config: ScoreConfig, tasks: int | None = None, version: str | None = None) -> DataFrame:
+def transform(
+    pairs: DataFrame, config: ScoreConfig, tasks: int | None = None, model: CheckedModel | None = None
+) -> DataFrame:
     """Every pair with its score, or with the reason why it has none.
 
     Rows of one query stay together and in order, so that its text is tokenised once; only a query's many passages are
@@ -178,19 +180,21 @@ def transform(pairs: DataFrame, config: ScoreConfig, tasks: int | None = None, v
     Args:
         pairs: query_id, passage_id, query, passage (strings, any of them null).
         tasks: how many Spark tasks score them; None leaves it to Spark.
-        version: the model version that every executor must have; None takes the folder's as it is now.
+        model: what every executor must find at the model's folder; None takes it as it is now.
 
     Returns:
         query_id, passage_id, content_hash, score, tokens, padded_tokens, error_code, error_message, load_id; the score
         is null exactly where the error_code is not. Of rows with the same key, one is scored.
     """
+    model = model or check_model(config.model, config.backend, config.precision, config.max_length)
     settings = ScoringSettings(
         model=config.model,
-        model_version=version or model_version(config.model),
+        model_version=model.version,
         backend=config.backend,
         precision=config.precision,
         max_length=config.max_length,
         token_budget=config.token_budget,
+        export_version=model.export,
     )
     coded = with_row_code(pairs, tasks)
     scored = coded.withColumn("result", score_udf(settings)(*fit_texts()))

@@ -15,7 +15,7 @@ from jobs.score import JOB, ScoreConfig, transform
 from jobs.warehouse import Table
 from mkdm.columns import CONTENT_HASH, ERROR_CODE, PAIR, PAIR_KEY, RUN_ID, SCORE
 from mkdm.errors import InputError
-from udfs.model import check_max_length, model_version
+from udfs.model import CheckedModel, check_model
 
 TEXT_KEY = [*PAIR_KEY, CONTENT_HASH]
 """A pair with the texts that were scored."""
@@ -50,11 +50,12 @@ class Model(Source):
     """A model folder, or an ensemble of them, that scores now."""
 
     config: ScoreConfig
+    checked: CheckedModel
 
     def scores(self, labelled: DataFrame, count: int) -> pd.DataFrame:
         say(f"scoring {count:,} pairs with {self.name}")
         tasks = math.ceil(count / self.config.rows_per_task)
-        return collect(transform(labelled.select(*PAIR), self.config, tasks, self.version), SCORE, ERROR_CODE)
+        return collect(transform(labelled.select(*PAIR), self.config, tasks, self.checked), SCORE, ERROR_CODE)
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,8 @@ def model_source(config: ScoreConfig) -> Model:
         ModelError: its folder is missing, incomplete or changed.
         ConfigError: it does not take that many tokens.
     """
-    version = model_version(config.model)
-    check_max_length(config.model, config.max_length)
-    return Model(config.model, version, config)
+    checked = check_model(config.model, config.backend, config.precision, config.max_length)
+    return Model(config.model, checked.version, config, checked)
 
 
 def stored_source(ledger: Ledger, scores: Table, run_id: str) -> StoredRun:

@@ -36,6 +36,10 @@ class PairModel(nn.Module):
         """The encoder under the headers."""
         return self.model.base_model
 
+    def replace_encoder(self, encoder: nn.Module) -> None:
+        """Put another module in the encoder's place."""
+        setattr(self.model, self.model.base_model_prefix, encoder)
+
     def forward(self, **inputs: Tensor) -> Tensor:
         """int64[B, L] `input_ids`, `attention_mask` and perhaps `token_type_ids` -> float32[B, 2].
 
@@ -45,7 +49,8 @@ class PairModel(nn.Module):
         output = self.model(**inputs)
         several_headers = isinstance(self.model, MkdmModel) and self.model.config.num_teachers > 0
         if several_headers:
-            return torch.stack((output.score, torch.logit(output.score, eps=1e-7)), dim=1)
+            inside = output.score.clamp(1e-7, 1 - 1e-7)
+            return torch.stack((output.score, torch.log(inside / (1 - inside))), dim=1)
         logits = (output.golden_logits if isinstance(self.model, MkdmModel) else output.logits).float()
         if logits.shape[1] == 1:
             return torch.stack((torch.sigmoid(logits[:, 0]), logits[:, 0]), dim=1)

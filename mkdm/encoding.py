@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from mkdm.errors import ModelError, RejectCode
+from mkdm.token_cache import Ids, TokenCache
 from mkdm.training_set import Template
 
-Ids = NDArray[np.int32]
 T = TypeVar("T")
 
 
@@ -75,6 +75,7 @@ class PairEncoder:
         self._rust.no_truncation()
         self._rust.no_padding()
         self._pad_id = int(tokenizer.pad_token_id or 0)
+        self._cache = TokenCache()
         self._has_types = "token_type_ids" in tokenizer.model_input_names
         self._learn_template()
 
@@ -109,17 +110,19 @@ class PairEncoder:
 
     def tokenise(self, texts: Sequence[str]) -> tuple[dict[str, Ids], dict[str, RowError]]:
         """Token ids of each distinct text, without special tokens, and the texts that the tokenizer refuses."""
-        ids: dict[str, Ids] = {}
+        distinct = dict.fromkeys(texts)
+        ids: dict[str, Ids] = {text: known for text in distinct if (known := self._cache.get(text)) is not None}
         refused: dict[str, RowError] = {}
 
         def encode(part: list[str]) -> None:
             for text, encoding in zip(part, self._rust.encode_batch(part, add_special_tokens=False), strict=True):
                 ids[text] = np.array(encoding.ids, dtype=np.int32)
+                self._cache.put(text, ids[text])
 
         def refuse(text: str, error: Exception) -> None:
             refused[text] = RowError(RejectCode.TOKENIZER_ERROR, f"{type(error).__name__}: {error}")
 
-        bisect_failures(list(dict.fromkeys(texts)), encode, refuse)
+        bisect_failures([text for text in distinct if text not in ids], encode, refuse)
         return ids, refused
 
     def encode(self, queries: Sequence[str | None], passages: Sequence[str | None]) -> EncodedPairs:

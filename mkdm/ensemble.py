@@ -42,6 +42,7 @@ def load_scorer(
     precision: str = "auto",
     max_length: int | None = None,
     token_budget: int | None = None,
+    threads: int | None = None,
 ) -> PairScorer:
     """Load one model, or an ensemble of several.
 
@@ -52,5 +53,7 @@ def load_scorer(
         ModelError: a folder is missing, incomplete, changed, named twice, or no model that scores pairs.
         ConfigError: a setting that a model or the machine cannot meet.
     """
-    members = [Scorer.load(folder, backend, precision, max_length, token_budget) for folder in model_folders(models)]
+    members = [
+        Scorer.load(folder, backend, precision, max_length, token_budget, threads) for folder in model_folders(models)
+    ]
     return members[0] if len(members) == 1 else Ensemble(members)

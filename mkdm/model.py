@@ -193,7 +193,7 @@ class MkdmModel(PreTrainedModel):
             inputs["token_type_ids"] = token_type_ids
         h1 = self.dropout(self.encoder(**inputs).last_hidden_state[:, 0])  # [B, H], the hidden state of [CLS]
         golden_logits = self.golden_header(h1)
-        soft_logits = h1.new_zeros(len(h1), 0) if self.soft_headers is None else self.soft_headers(h1)
+        soft_logits = h1.new_zeros(h1.shape[0], 0) if self.soft_headers is None else self.soft_headers(h1)
         score = output_score(golden_logits, soft_logits, self.config.alpha)
         return MkdmOutput(score=score, golden_logits=golden_logits, soft_logits=soft_logits)
 

@@ -1,7 +1,9 @@
 """Scores query–passage pairs with any model and backend: sorted by length, batched by token budget, order restored."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,12 +39,15 @@ class WindowScores:
     errors: dict[int, RowError]
 
 
+Texts = Sequence[str | None]
+
+
 class PairScorer(ABC):
     """What scores pairs: one model, or several that are averaged.
 
     Attributes:
         model_version: content hash of the model folder, or of several.
-        precision: fp32, bf16 or fp16, as `auto` was settled.
+        precision: fp32, bf16, fp16 or int8, as `auto` was settled.
     """
 
     model_version: str
@@ -54,6 +59,11 @@ class PairScorer(ABC):
 
         Pairs of the same two texts are scored once. A batch that raises is halved until the row at fault stands alone.
         """
+
+    def score_windows(self, windows: Iterable[tuple[Texts, Texts]]) -> Iterator[WindowScores]:
+        """Score window after window of queries and passages; see `score_window`."""
+        for queries, passages in windows:
+            yield self.score_window(queries, passages)
 
     def score(self, queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
         """Score n pairs.
@@ -71,23 +81,26 @@ class PairScorer(ABC):
         if len(queries) != len(passages):
             raise InputError(f"{len(queries)} queries but {len(passages)} passages: give one passage per query")
         scores = np.zeros(len(queries), dtype=np.float32)
-        for start in range(0, len(queries), WINDOW):
-            window = slice(start, start + WINDOW)
-            result = self.score_window(queries[window], passages[window])
+        starts = range(0, len(queries), WINDOW)
+        windows = ((queries[start : start + WINDOW], passages[start : start + WINDOW]) for start in starts)
+        for start, result in zip(starts, self.score_windows(windows), strict=True):
             if result.errors:
                 row, error = min(result.errors.items())
                 raise InputError(f"pair {start + row} cannot be scored: {error.message} ({error.code})")
-            scores[window] = result.scores
+            scores[start : start + WINDOW] = result.scores
         return scores
 
 
 class Scorer(PairScorer):
     """A loaded model that scores pairs.
 
+    A window goes through three stages that overlap: it is read and tokenised in one thread, its batches are computed by
+    as many threads as the backend has use for, and the caller takes the results of the window before.
+
     Attributes:
         backend: what runs the model.
         max_length: tokens of a pair at most; the passage is cut to fit, the query never.
-        token_budget: padded tokens of a batch.
+        token_budget: padded tokens of a batch; halved for good when a batch does not fit in the device's memory.
     """
 
     def __init__(self, loaded: LoadedBackend, max_length: int | None = None, token_budget: int | None = None) -> None:
@@ -101,6 +114,8 @@ class Scorer(PairScorer):
         self.max_length = max_length or loaded.max_length
         self.token_budget = token_budget or loaded.backend.token_budget
         self._encoder = PairEncoder(loaded.tokenizer, self.max_length)
+        self._reader = ThreadPoolExecutor(1, "mkdm-read")
+        self._runner = ThreadPoolExecutor(loaded.backend.streams, "mkdm-run")
 
     @classmethod
     def load(
@@ -110,25 +125,56 @@ class Scorer(PairScorer):
         precision: str = "auto",
         max_length: int | None = None,
         token_budget: int | None = None,
+        threads: int | None = None,
+        streams: int | None = None,
     ) -> "Scorer":
         """Load a student or teacher from a folder.
 
         Args:
             folder: Hugging Face folder: safetensors, config.json, fast tokenizer.
-            backend: auto or torch.
-            precision: auto (the fastest the machine has), fp32, bf16 or fp16.
+            backend: torch, openvino (the IR files that `mkdm export-model` made), or auto: openvino where there are
+                such files and no GPU, else torch.
+            precision: fp32, bf16, fp16, int8, or auto: the fastest that the machine has, of IR files the fastest
+                that passed its quality gate.
             max_length: tokens of a pair; default: as the model was trained.
             token_budget: padded tokens of a batch; default: what suits the device.
+            threads: cores to use on a CPU; default: all.
+            streams: batches that share them; default: what scores many pairs fastest. 1 scores a single pair fastest.
 
         Raises:
             ModelError: the folder is missing, incomplete, changed, or no model that scores pairs.
             ConfigError: a setting that the model or machine cannot meet.
         """
-        return cls(load_backend(folder, backend, precision), max_length, token_budget)
+        return cls(load_backend(folder, backend, precision, threads, streams), max_length, token_budget)
 
-    def score_window(self, queries: Sequence[str | None], passages: Sequence[str | None]) -> WindowScores:
+    def score_window(self, queries: Texts, passages: Texts) -> WindowScores:
         """See `PairScorer.score_window`."""
-        pairs = self._encoder.encode(queries, passages)
+        return self._start(queries, passages, self._encoder.encode(queries, passages)).finish()
+
+    def score_windows(self, windows: Iterable[tuple[Texts, Texts]]) -> Iterator[WindowScores]:
+        """See `PairScorer.score_windows`; two windows are read ahead of the one whose results are taken."""
+        source = iter(windows)
+
+        def read() -> tuple[Texts, Texts, EncodedPairs] | None:
+            window = next(source, None)
+            return None if window is None else (*window, self._encoder.encode(*window))
+
+        started: deque[_StartedWindow] = deque()
+        try:
+            upcoming = self._reader.submit(read)
+            while (window := upcoming.result()) is not None:
+                upcoming = self._reader.submit(read)
+                started.append(self._start(*window))
+                if len(started) > 1:  # the next one keeps the backend busy while this one's results go their way
+                    yield started.popleft().finish()
+            while started:
+                yield started.popleft().finish()
+        finally:
+            for left in started:
+                left.cancel()
+
+    def _start(self, queries: Texts, passages: Texts, pairs: EncodedPairs) -> "_StartedWindow":
+        """Hand the batches of a window to the backend."""
         result = WindowScores(
             scores=np.full(len(queries), np.nan, dtype=np.float32),
             logits=np.full(len(queries), np.nan, dtype=np.float32),
@@ -139,9 +185,58 @@ class Scorer(PairScorer):
         first: dict[tuple[str | None, str | None], int] = {}
         leader = np.array([first.setdefault(pair, row) for row, pair in enumerate(zip(queries, passages, strict=True))])
         good = np.flatnonzero((pairs.lengths > 0) & (leader == np.arange(len(leader))))
-        for batch in token_budget_batches(pairs.lengths[good], self.token_budget):
-            self._score_rows(pairs, good[batch], result)
-        for row in np.flatnonzero((pairs.lengths > 0) & (leader != np.arange(len(leader)))):
+        batches = [
+            self._runner.submit(self._score_rows, pairs, good[batch], result)
+            for batch in token_budget_batches(pairs.lengths[good], self.token_budget)
+        ]
+        return _StartedWindow(result, leader, batches)
+
+    def _score_rows(self, pairs: EncodedPairs, rows: NDArray[np.int64], result: WindowScores) -> None:
+        def run(part: list[int]) -> None:
+            batch = self._encoder.batch(pairs, np.array(part))
+            try:
+                outputs = self.backend.score(batch)
+            except self.backend.out_of_memory as error:
+                self._spare_memory(batch.input_ids.size, len(part), error)
+                raise
+            result.scores[part], result.logits[part] = outputs[:, 0], outputs[:, 1]
+            result.padded_tokens[part] = batch.input_ids.shape[1]
+
+        def fail(row: int, error: Exception) -> None:
+            result.errors[row] = RowError(RejectCode.MODEL_ERROR, f"{type(error).__name__}: {error}")
+
+        bisect_failures(rows.tolist(), run, fail)
+
+    def _spare_memory(self, tokens: int, rows: int, error: Exception) -> None:
+        """Halve the budget after a batch that did not fit; the batch itself is halved by `bisect_failures`."""
+        if rows == 1:  # no fault of the row, so it is not rejected: the task fails
+            raise MemoryError(f"one pair of {tokens} tokens does not fit in the device's memory: {error}") from error
+        self.token_budget = min(self.token_budget, max(1, tokens // 2))
+
+
+@dataclass(frozen=True)
+class _StartedWindow:
+    """A window whose batches are being computed.
+
+    Attributes:
+        leader: int64[n], by row the first row of the same two texts, which alone is computed.
+        batches: what is being done; each fills its rows of the result.
+    """
+
+    result: WindowScores
+    leader: NDArray[np.int64]
+    batches: list[Future[None]]
+
+    def finish(self) -> WindowScores:
+        """Wait for all batches."""
+        try:
+            for batch in self.batches:
+                batch.result()
+        except BaseException:
+            self.cancel()
+            raise
+        result, leader = self.result, self.leader
+        for row in np.flatnonzero((result.tokens > 0) & (leader != np.arange(len(leader)))):
             result.scores[row], result.logits[row] = result.scores[leader[row]], result.logits[leader[row]]
             if leader[row] in result.errors:
                 result.errors[int(row)] = result.errors[leader[row]]
@@ -150,14 +245,7 @@ class Scorer(PairScorer):
             result.errors.setdefault(int(row), RowError(RejectCode.NON_FINITE_SCORE, message))
         return result
 
-    def _score_rows(self, pairs: EncodedPairs, rows: NDArray[np.int64], result: WindowScores) -> None:
-        def run(part: list[int]) -> None:
-            batch = self._encoder.batch(pairs, np.array(part))
-            outputs = self.backend.score(batch)
-            result.scores[part], result.logits[part] = outputs[:, 0], outputs[:, 1]
-            result.padded_tokens[part] = batch.input_ids.shape[1]
-
-        def fail(row: int, error: Exception) -> None:
-            result.errors[row] = RowError(RejectCode.MODEL_ERROR, f"{type(error).__name__}: {error}")
-
-        bisect_failures(rows.tolist(), run, fail)
+    def cancel(self) -> None:
+        """Drop the batches that have not begun."""
+        for batch in self.batches:
+            batch.cancel()

@@ -9,7 +9,7 @@ import yaml
 from mkdm.errors import ConfigError
 from mkdm.fetch import is_uri
 
-_PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+_PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 _EXAMPLE = "teachers: [{id: bge, model: DIR, max_tokens: 256, precision: auto}]"
 
 
@@ -21,7 +21,7 @@ class Teacher:
         id: names the teacher in `soft_labels` and in the student's headers.
         model: its folder or URI, or several joined by commas for an average of several models.
         max_tokens: tokens of a pair at most; None as the model was trained.
-        precision: auto, fp32, bf16 or fp16.
+        precision: auto, fp32, bf16, fp16 or int8.
     """
 
     id: str

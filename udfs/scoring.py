@@ -14,6 +14,7 @@ from pyspark.sql.udf import UserDefinedFunction
 
 from mkdm.columns import ERROR_CODE, ERROR_MESSAGE, LOAD_ID, PADDED_TOKENS, SCORE, TOKENS
 from mkdm.errors import ModelError
+from mkdm.exported import check_backend
 
 if TYPE_CHECKING:  # torch is imported on executors alone
     from mkdm.scorer import PairScorer, WindowScores
@@ -41,10 +42,11 @@ class ScoringSettings:
     Attributes:
         model: folder of the model, at the same path on every executor; several joined by commas are averaged.
         model_version: the content hash that the folder must have there.
-        backend: auto or torch.
-        precision: auto, fp32, bf16 or fp16.
+        backend: auto, torch or openvino.
+        precision: auto, fp32, bf16, fp16 or int8.
         max_length: tokens of a pair; None as the model was trained.
         token_budget: padded tokens of a batch; None as suits the device.
+        export_version: what stands for the IR files that the folder must have there; None for none in particular.
     """
 
     model: str
@@ -53,6 +55,7 @@ class ScoringSettings:
     precision: str = "auto"
     max_length: int | None = None
     token_budget: int | None = None
+    export_version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,15 +79,22 @@ def load(settings: ScoringSettings) -> LoadedScorer:
         ModelError: the folder here is not the one that the driver checked.
         ConfigError: a setting that the model or machine cannot meet.
     """
-    import torch
-
     from mkdm.ensemble import load_scorer
 
+    export = check_backend(settings.model, settings.backend, settings.precision)
+    if settings.export_version is not None and export != settings.export_version:
+        raise ModelError(
+            f"the IR files at {settings.model} on this executor are version {export}, the driver's are "
+            f"{settings.export_version}: give every machine the same folder"
+        )
     context = TaskContext.get()
-    if context is not None:
-        torch.set_num_threads(context.cpus())
     scorer = load_scorer(
-        settings.model, settings.backend, settings.precision, settings.max_length, settings.token_budget
+        settings.model,
+        settings.backend,
+        settings.precision,
+        settings.max_length,
+        settings.token_budget,
+        threads=None if context is None else context.cpus(),
     )
     if scorer.model_version != settings.model_version:
         raise ModelError(
@@ -113,13 +123,17 @@ def _batch_scorer(settings: ScoringSettings) -> Callable[[Batches], Iterator[pd.
         from mkdm.scorer import WINDOW
 
         loaded = loaded_scorer(settings)
-        for queries, passages in batches:
-            for start in range(0, len(queries), WINDOW):
-                window = slice(start, start + WINDOW)
-                result = loaded.scorer.score_window(texts(queries[window]), texts(passages[window]))
-                yield result_frame(result, loaded.load_id)
+        for result in loaded.scorer.score_windows(windows(batches, WINDOW)):
+            yield result_frame(result, loaded.load_id)
 
     return score
+
+
+def windows(batches: Batches, size: int) -> Iterator[tuple[list[str | None], list[str | None]]]:
+    """The texts of a task, in windows of up to that many pairs."""
+    for queries, passages in batches:
+        for start in range(0, len(queries), size):
+            yield texts(queries[start : start + size]), texts(passages[start : start + size])
 
 
 def texts(column: "pd.Series[str]") -> list[str | None]:

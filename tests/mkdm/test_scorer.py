@@ -9,7 +9,7 @@ from mkdm.checkpoint import PairModel, load_checkpoint, save_checkpoint
 from mkdm.encoding import PairEncoder
 from mkdm.errors import ConfigError, InputError, RejectCode
 from mkdm.scorer import Scorer
-from mkdm.torch_backend import TorchBackend, spare_last_layer
+from mkdm.torch_backend import TorchBackend, make_lean
 
 
 def plain_scores(model, tokenizer, texts, max_length: int) -> np.ndarray:
@@ -55,9 +55,9 @@ def test_teacher_equals_the_plain_padded_forward(family, num_labels, tokenizers,
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_last_layer_is_spared_for_every_family(family, tokenizers):
+def test_every_family_gets_the_lean_encoder(family, tokenizers):
     model = PairModel(tiny_student(family, tokenizers[family]), 128).eval()
-    assert spare_last_layer(model, PairEncoder(tokenizers[family], 128))
+    assert make_lean(model, PairEncoder(tokenizers[family], 128))
     inputs = tokenizers[family]("what is a gasket", "a seal", return_tensors="pt")
     assert model.encoder(**inputs).last_hidden_state.shape == (1, 1, 32)
 
@@ -71,11 +71,11 @@ class ReadsLastToken(BertForSequenceClassification):
         return output
 
 
-def test_last_layer_is_kept_where_more_than_the_first_position_is_read(tokenizers):
+def test_encoder_is_kept_where_more_than_the_first_position_is_read(tokenizers):
     config = tiny_config("bert", tokenizers["bert"])
     config.num_labels = 1
     model = PairModel(ReadsLastToken(config), 128).eval()
-    assert not spare_last_layer(model, PairEncoder(tokenizers["bert"], 128))
+    assert not make_lean(model, PairEncoder(tokenizers["bert"], 128))
     inputs = tokenizers["bert"]("what is a gasket", "a seal", return_tensors="pt")
     assert model.encoder(**inputs).last_hidden_state.shape[1] == inputs["input_ids"].shape[1]
 

@@ -1,0 +1,42 @@
+"""Token ids of the texts seen last: in the funnel a passage is met in hundreds of pairs, a query in as many."""
+
+from collections import OrderedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int32]
+MAX_BYTES = 256 << 20
+_OVERHEAD = 300
+"""Bytes that an entry takes besides its text and ids."""
+
+
+class TokenCache:
+    """Maps a text to its token ids; forgets what was not asked for longest.
+
+    Args:
+        max_bytes: about how much memory its texts and ids may take.
+    """
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._ids: OrderedDict[str, Ids] = OrderedDict()
+
+    def get(self, text: str) -> Ids | None:
+        """int32[tokens] of the text, or None."""
+        ids = self._ids.get(text)
+        if ids is not None:
+            self._ids.move_to_end(text)
+        return ids
+
+    def put(self, text: str, ids: Ids) -> None:
+        """Keep the ids of a text that is not there yet."""
+        self._ids[text] = ids
+        self._bytes += _size(text, ids)
+        while self._bytes > self._max_bytes:
+            self._bytes -= _size(*self._ids.popitem(last=False))
+
+
+def _size(text: str, ids: Ids) -> int:
+    return len(text) + ids.nbytes + _OVERHEAD
