@@ -74,7 +74,7 @@ def _one(ledger: Ledger, run_id: str) -> RunState:
 
 def listing(states: list[RunState]) -> str:
     """The runs, newest last: how far, how fast, and when a row of theirs was last written."""
-    head = f"{'run':<28}{'state':<11}{'chunks':>13}{'pairs':>17}{'done':>7}{'rejected':>10}{'pairs/s':>9}"
+    head = f"{'run':<31}{'state':<11}{'chunks':>13}{'pairs':>17}{'done':>7}{'rejected':>10}{'pairs/s':>9}"
     return "\n".join([f"{head}  {'last seen':<20}model", *map(_line, states)])
 
 
@@ -84,7 +84,7 @@ def _line(state: RunState) -> str:
     share = totals.rows_read / run.rows if run.rows else 1.0
     rate = totals.rows_read / totals.seconds if totals.seconds else 0.0
     return (
-        f"{run.run_id:<28}{state.state:<11}{chunks:>13}{run.rows:>17,}{share:>7.0%}{totals.rows_rejected:>10,}"
+        f"{run.run_id:<31}{state.state:<11}{chunks:>13}{run.rows:>17,}{share:>7.0%}{totals.rows_rejected:>10,}"
         f"{rate:>9,.0f}  {state.last_seen:%Y-%m-%d %H:%M:%S} {run.model_version}"
     )
 

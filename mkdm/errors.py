@@ -34,6 +34,10 @@ class RunFailedError(MkdmError):
     """A run that stopped part way; what it had committed stays and the same command goes on from there."""
 
 
+class QualityGateError(MkdmError):
+    """An exported model whose scores lie too far from the model's own."""
+
+
 class TrainingError(MkdmError):
     """A training run that had to stop; its last good state stays, and the text says where."""
 

@@ -1,0 +1,190 @@
+"""Exports a model for fast CPUs, through its quality gate: `mkdm export-model`."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from cluster.session import ClusterConfig, start_session
+from jobs.chunked import say
+from jobs.command import run_job
+from jobs.evaluate import transform as labelled_pairs
+from jobs.golden_labels import read_grouped
+from jobs.ledger import COMPLETE, FAILED, Identity, Ledger, Totals, settings_of
+from jobs.pairs import read_pairs, read_pinned
+from jobs.warehouse import Warehouse
+from mkdm.columns import GOLDEN_LABEL, PAIR, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
+from mkdm.config import parse_config
+from mkdm.errors import ConfigError, InputError, QualityGateError
+from udfs.export import PRECISIONS, check_installed, export
+from udfs.model import Export, check_model
+
+JOB = "export-model"
+SETTINGS = ("precisions", "seed", "calibration_rows", "validation_rows", "max_auc_loss", "force")
+"""The flags that decide what comes of an export."""
+COLUMNS = ("auc", "auc_change", "accuracy_change", "rank_correlation", "mean_score_drift", "max_score_drift")
+
+
+@dataclass(frozen=True)
+class ExportModelConfig:
+    """Turn a model into OpenVINO IR files beside its weights: fp32, bf16, int8, each through a quality gate.
+
+    Raises:
+        ConfigError: a number outside its range, an unknown precision, or no single local folder.
+    """
+
+    model: str
+    """Folder of the model; the IR files are written into its folder openvino, in place of earlier ones."""
+    warehouse: str = "warehouse"
+    """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
+    calibration: str | None = None
+    """Pairs to calibrate int8 on, if not <warehouse>/pairs: a Delta table, or a .parquet, .csv or .jsonl file or
+    folder. They need no golden label, and should be of the kind that will be scored."""
+    calibration_rows: int = 300
+    """How many of them, drawn by --seed."""
+    pairs: str | None = None
+    """Pairs to validate on, if not <warehouse>/pairs."""
+    golden_labels: str | None = None
+    """Their golden labels, if not <warehouse>/golden_labels."""
+    validation_rows: int = 4000
+    """How many pairs with a golden label to validate on, drawn by --seed, whole queries."""
+    precisions: str = ",".join(PRECISIONS)
+    """Which IR files to make, joined by commas."""
+    seed: int = 0
+    """Of both draws and of the quantisation."""
+    max_auc_loss: float = 0.002
+    """What AUC may fall by before a precision is refused; 0.002 is 0.2 points."""
+    force: bool = False
+    """Keep a precision that fails the gate: a run that names it takes it, --precision auto does not."""
+    runs: str | None = None
+    """Table of runs, if not <warehouse>/runs."""
+
+    def __post_init__(self) -> None:
+        for name, least in {"calibration_rows": 1, "validation_rows": 2, "seed": 0, "max_auc_loss": 0}.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
+        if "," in self.model or "://" in self.model:
+            raise ConfigError(f"--model is {self.model}; give one local folder, to write the IR files into")
+        if not set(self.chosen) <= set(PRECISIONS):
+            raise ConfigError(f"--precisions is {self.precisions!r}: choose from {', '.join(PRECISIONS)}")
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The precisions to make."""
+        return tuple(name.strip() for name in self.precisions.split(","))
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What came of an export.
+
+    Attributes:
+        run_id: its row in `runs`.
+    """
+
+    run_id: str
+    export: Export
+
+    def __str__(self) -> str:
+        export = self.export
+        head = "".join(f"{name.replace('_', ' '):>18}" for name in COLUMNS)
+        lines = [f"{'':<16}{head}{'pairs/s':>9}{'MB':>6}"]
+        torch = {"auc": export.reference["auc"]}
+        lines.append(_line("torch fp32", torch, export.reference["pairs_per_s"], None))
+        for name, one in export.exported.items():
+            label = name if one.passed else f"{name} (forced)"
+            lines.append(_line(label, one.figures, one.figures["pairs_per_s"], one.figures["megabytes"]))
+        lines += [
+            _line(f"{name} (refused)", figures, figures["pairs_per_s"], figures["megabytes"])
+            for name, figures in export.refused.items()
+        ]
+        return "\n".join([*lines, f"run {self.run_id}, model {export.model_version}, export {export.version}"])
+
+
+def _line(name: str, figures: dict[str, float], rate: float, megabytes: float | None) -> str:
+    cells = "".join(f"{figures[column]:>18.5f}" if column in figures else f"{'':>18}" for column in COLUMNS)
+    return f"{name:<16}{cells}{rate:>9.1f}{'' if megabytes is None else f'{megabytes:,.0f}':>6}"
+
+
+def run(spark: SparkSession, config: ExportModelConfig) -> ExportReport:
+    """Export; what passed the gate is kept, and the figures are added to `runs`.
+
+    Raises:
+        ConfigError: OpenVINO is not installed.
+        ModelError: the model folder is missing, incomplete or changed, or OpenVINO cannot convert it.
+        InputError: pairs or golden labels are missing or at fault.
+        QualityGateError: a precision was refused; the others are kept.
+    """
+    check_installed()
+    model = check_model(config.model, "torch", "fp32", None)
+    warehouse = Warehouse(spark, config.warehouse)
+    calibration = read_pairs(spark, warehouse.table("pairs", config.calibration), None)
+    pairs, golden_labels, _ = read_grouped(
+        (table := warehouse.table("pairs", config.pairs), *read_pinned(spark, table, None, "--pairs-version")),
+        (golden := warehouse.table("golden_labels", config.golden_labels), *read_pinned(spark, golden, None, "")),
+        None,
+    )
+    versions = {
+        "calibration": calibration.version,
+        "pairs": pairs.version,
+        "golden_labels": golden_labels.version,
+    }
+    drawn = draw(calibration.rows, config.calibration_rows, config.seed, (QUERY_ID, PASSAGE_ID)).toPandas()
+    labelled = draw(
+        labelled_pairs(pairs.rows, golden_labels.rows), config.validation_rows, config.seed, (QUERY_ID,)
+    ).toPandas()
+    for frame, where in ((drawn, calibration.table.location), (labelled, table.location)):
+        if frame.empty:
+            wanted = "pair" if frame is drawn else f"pair with a golden label in {golden.location}"
+            raise InputError(f"{where} has no {wanted}: there is nothing to export with")
+    ledger = Ledger(warehouse.output("runs", config.runs))
+    identity = Identity(JOB, settings_of(config, SETTINGS), versions, model.version)
+    state = ledger.start(identity, ledger.free_name(identity, None), len(labelled), 0)
+    started = time.monotonic()
+    about = {"run_id": state.run.run_id, **identity.settings, **{f"version of {k}": v for k, v in versions.items()}}
+    try:
+        done = export(
+            config.model, drawn, labelled, config.chosen, config.seed, config.max_auc_loss, config.force, about, say
+        )
+    except Exception:
+        ledger.record(state.run, FAILED)
+        raise
+    figures = {name: one.figures for name, one in done.exported.items()} | done.refused
+    noted = {f"{name} {key}": f"{value:.6g}" for name, some in figures.items() for key, value in some.items()}
+    totals = Totals(len(labelled), len(labelled), model_loads=1 + len(figures), seconds=time.monotonic() - started)
+    ledger.record(replace(state.run, settings=state.run.settings | noted), COMPLETE, totals)
+    report = ExportReport(state.run.run_id, done)
+    if done.refused:
+        say(str(report))
+        name, bad = next(iter(done.refused.items()))
+        raise QualityGateError(
+            f"{', '.join(done.refused)} refused by the quality gate, kept: {', '.join(done.exported) or 'none'}; {name} "
+            f"changes AUC by {100 * bad['auc_change']:+.2f} points and scores by up to {bad['max_score_drift']:.2g}: "
+            f"give other or more calibration pairs, or --force true"
+        )
+    return report
+
+
+def draw(rows: DataFrame, count: int, seed: int, by: tuple[str, ...]) -> DataFrame:
+    """Rows with text, in an order that the seed shuffles and that is the same each time; at most `count`.
+
+    Args:
+        by: columns whose equal values stay together.
+    """
+    has_text = [F.length(F.trim(F.coalesce(name, F.lit("")))) > 0 for name in (QUERY, PASSAGE)]
+    keyed = F.col(QUERY_ID).isNotNull() & F.col(PASSAGE_ID).isNotNull()
+    order = (F.xxhash64(F.lit(seed), *by), QUERY_ID, PASSAGE_ID, QUERY, PASSAGE)
+    wanted = [name for name in (*PAIR, GOLDEN_LABEL) if name in rows.columns]
+    return rows.where(has_text[0] & has_text[1] & keyed).orderBy(*order).limit(count).select(*wanted)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Export from the command line and print the figures."""
+    config, cluster = parse_config("mkdm export-model", argv, ExportModelConfig, ClusterConfig)
+    print(run(start_session(cluster, f"mkdm export-model {config.model}"), config))
+
+
+if __name__ == "__main__":
+    run_job(main)
