@@ -19,6 +19,7 @@ __all__ = [
     "Evaluation",
     "Figure",
     "LabelledPairs",
+    "auc",
     "evaluate",
     "number",
     "page",
