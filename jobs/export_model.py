@@ -159,8 +159,9 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportReport:
     if done.refused:
         say(str(report))
         name, bad = next(iter(done.refused.items()))
+        kept = ", ".join(done.exported) or "none"
         raise QualityGateError(
-            f"{', '.join(done.refused)} refused by the quality gate, kept: {', '.join(done.exported) or 'none'}; {name} "
+            f"{', '.join(done.refused)} refused by the quality gate, kept: {kept}; {name} "
             f"changes AUC by {100 * bad['auc_change']:+.2f} points and scores by up to {bad['max_score_drift']:.2g}: "
             f"give other or more calibration pairs, or --force true"
         )
