@@ -71,7 +71,7 @@ class EvaluateConfig:
     by: str | None = None
     """Column of the golden labels or the pairs to group by; default: source, or else what stands before the first colon
     of every query_id."""
-    backend: Literal["auto", "torch", "openvino"] = "auto"
+    backend: Literal["auto", "torch", "torch-compile", "openvino"] = "auto"
     """What runs the model; auto takes openvino on CPUs where mkdm export-model was run, else torch."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     """Number format of the model; auto takes the fastest that each executor has, of exports the fastest that passed."""

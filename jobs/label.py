@@ -68,7 +68,7 @@ class LabelConfig:
     """Table of pairs without a label of a teacher and why, if not <warehouse>/rejected_pairs."""
     runs: str | None = None
     """Table of runs, if not <warehouse>/runs."""
-    backend: Literal["auto", "torch", "openvino"] = "auto"
+    backend: Literal["auto", "torch", "torch-compile", "openvino"] = "auto"
     """What runs the teachers; auto takes openvino on CPUs where mkdm export-model was run for them, else torch."""
     side_by_side: Literal["auto", "always", "never"] = "auto"
     """Whether an executor keeps all teachers loaded, or a task one at a time; auto: as the free memory allows."""

@@ -64,8 +64,9 @@ class ScoreConfig:
     """Table of pairs without a score and why, if not <warehouse>/rejected_pairs."""
     runs: str | None = None
     """Table of runs, if not <warehouse>/runs."""
-    backend: Literal["auto", "torch", "openvino"] = "auto"
-    """What runs the model; auto takes openvino on CPUs where mkdm export-model was run, else torch."""
+    backend: Literal["auto", "torch", "torch-compile", "openvino"] = "auto"
+    """What runs the model; auto takes openvino on CPUs where mkdm export-model was run, else torch. torch-compile takes
+    half a minute or more to start, and is for long runs on GPUs."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     """Number format of the model; auto takes the fastest that each executor has, of exports the fastest that passed."""
     max_length: int | None = None

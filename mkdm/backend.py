@@ -13,7 +13,12 @@ from mkdm.encoding import Batch
 from mkdm.errors import ConfigError
 from mkdm.exported import check_backend, read_export
 
-BACKENDS = {"torch": "mkdm.torch_backend", "openvino": "mkdm.openvino_backend"}
+BACKENDS = {
+    "torch": "mkdm.torch_backend",
+    "torch-compile": "mkdm.compiled_backend",
+    "openvino": "mkdm.openvino_backend",
+}
+WINDOW = 4096
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
@@ -23,12 +28,14 @@ class Backend(Protocol):
     Attributes:
         precision: fp32, bf16, fp16 or int8, after `auto` was settled.
         token_budget: padded tokens of a batch that suit the device.
+        window: pairs that are sorted together: enough for tight batches, few enough to hold their token ids.
         streams: how many threads may call `score` at once, with profit.
         out_of_memory: what `score` raises for a batch that is too large for the device.
     """
 
     precision: str
     token_budget: int
+    window: int
     streams: int
     out_of_memory: tuple[type[Exception], ...]
 

@@ -18,6 +18,7 @@ class Ensemble(PairScorer):
     def __init__(self, members: Sequence[Scorer]) -> None:
         self.members = list(members)
         self.model_version = ensemble_version([member.model_version for member in members])
+        self.window = min(member.window for member in members)
         self.precision = "+".join(sorted({member.precision for member in members}))
 
     def score_window(self, queries: Sequence[str | None], passages: Sequence[str | None]) -> WindowScores:

@@ -110,7 +110,7 @@ def check_backend(models: str | Path, backend: str, precision: str) -> str | Non
         ConfigError: a precision that the backend lacks.
         ModelError: no export, or not at that precision; or one that is broken.
     """
-    if backend == "torch":
+    if backend.startswith("torch"):
         if precision == "int8":
             raise ConfigError("int8 is run by the openvino backend: leave --backend out, or choose another --precision")
         return None

@@ -8,7 +8,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from mkdm.backend import LoadedBackend
+from mkdm.backend import WINDOW, LoadedBackend
 from mkdm.checkpoint import load_tokenizer
 from mkdm.encoding import Batch
 from mkdm.errors import ConfigError, ModelError
@@ -41,7 +41,7 @@ class OpenVinoBackend:
         if precision == "bf16" and not has_bf16:
             raise ConfigError("this CPU has no bf16: use --precision auto, int8 or fp32")
         self.precision = precision
-        self.token_budget = TOKEN_BUDGET
+        self.token_budget, self.window = TOKEN_BUDGET, WINDOW
         threads = threads or len(os.sched_getaffinity(0))
         self.streams = streams or threads
         settings = {

@@ -15,9 +15,6 @@ from mkdm.batching import token_budget_batches
 from mkdm.encoding import EncodedPairs, PairEncoder, RowError, bisect_failures
 from mkdm.errors import ConfigError, InputError, RejectCode
 
-WINDOW = 4096
-"""Rows that `Scorer.score` sorts together: enough for tight batches, few enough to hold their token ids."""
-
 
 @dataclass(frozen=True)
 class WindowScores:
@@ -48,10 +45,12 @@ class PairScorer(ABC):
     Attributes:
         model_version: content hash of the model folder, or of several.
         precision: fp32, bf16, fp16 or int8, as `auto` was settled.
+        window: pairs that a caller had best give to one `score_window`.
     """
 
     model_version: str
     precision: str
+    window: int
 
     @abstractmethod
     def score_window(self, queries: Sequence[str | None], passages: Sequence[str | None]) -> WindowScores:
@@ -81,13 +80,13 @@ class PairScorer(ABC):
         if len(queries) != len(passages):
             raise InputError(f"{len(queries)} queries but {len(passages)} passages: give one passage per query")
         scores = np.zeros(len(queries), dtype=np.float32)
-        starts = range(0, len(queries), WINDOW)
-        windows = ((queries[start : start + WINDOW], passages[start : start + WINDOW]) for start in starts)
+        starts, size = range(0, len(queries), self.window), self.window
+        windows = ((queries[start : start + size], passages[start : start + size]) for start in starts)
         for start, result in zip(starts, self.score_windows(windows), strict=True):
             if result.errors:
                 row, error = min(result.errors.items())
                 raise InputError(f"pair {start + row} cannot be scored: {error.message} ({error.code})")
-            scores[start : start + WINDOW] = result.scores
+            scores[start : start + size] = result.scores
         return scores
 
 
@@ -111,6 +110,7 @@ class Scorer(PairScorer):
         self.backend: Backend = loaded.backend
         self.model_version = loaded.model_version
         self.precision = loaded.backend.precision
+        self.window = loaded.backend.window
         self.max_length = max_length or loaded.max_length
         self.token_budget = token_budget or loaded.backend.token_budget
         self._encoder = PairEncoder(loaded.tokenizer, self.max_length)
@@ -132,8 +132,8 @@ class Scorer(PairScorer):
 
         Args:
             folder: Hugging Face folder: safetensors, config.json, fast tokenizer.
-            backend: torch, openvino (the IR files that `mkdm export-model` made), or auto: openvino where there are
-                such files and no GPU, else torch.
+            backend: torch, torch-compile, openvino (the IR files that `mkdm export-model` made), or auto: openvino
+                where there are such files and no GPU, else torch.
             precision: fp32, bf16, fp16, int8, or auto: the fastest that the machine has, of IR files the fastest
                 that passed its quality gate.
             max_length: tokens of a pair; default: as the model was trained.

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mkdm.backend import LoadedBackend
+from mkdm.backend import WINDOW, LoadedBackend
 from mkdm.checkpoint import PairModel, load_checkpoint
 from mkdm.encoding import Batch, PairEncoder
 from mkdm.errors import ConfigError
@@ -20,7 +21,9 @@ from mkdm.lean_encoder import lean_encoder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_TOKEN_BUDGET = 2048
-CUDA_TOKEN_BUDGET = 131072
+CUDA_TOKEN_BUDGET = 65536
+CUDA_WINDOW = 32768
+"""Pairs sorted together on a GPU: batches of 65,536 tokens then have 1.3 % of padding (7.8 % with 4,096 pairs)."""
 BF16_GAIN = 0.8
 """bf16 must take less than this share of fp32's time to be worth its rounding."""
 
@@ -46,9 +49,14 @@ class TorchBackend:
             raise ConfigError("fp16 needs a GPU: use bf16, fp32 or auto on a CPU")
         on_gpu = self.device.type == "cuda"
         self.token_budget = CUDA_TOKEN_BUDGET if on_gpu else CPU_TOKEN_BUDGET
+        self.window = CUDA_WINDOW if on_gpu else WINDOW
         self.streams = streams or (2 if on_gpu else 1)  # on a GPU one batch is copied while another is computed
-        self._model = model.to(self.device, DTYPES[self.precision]).eval()
+        self._model: Callable[..., Tensor] = model.to(self.device, DTYPES[self.precision]).eval()
         self._local = threading.local()
+
+    def compile(self) -> None:
+        """Have the model compiled when it runs next, for batches of any shape."""
+        self._model = torch.compile(self._model, dynamic=True)
 
     @torch.inference_mode()
     def score(self, batch: Batch) -> NDArray[np.float32]:

@@ -120,20 +120,25 @@ def score_udf(settings: ScoringSettings) -> UserDefinedFunction:
 
 def _batch_scorer(settings: ScoringSettings) -> Callable[[Batches], Iterator[pd.DataFrame]]:
     def score(batches: Iterator[tuple[pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
-        from mkdm.scorer import WINDOW
-
         loaded = loaded_scorer(settings)
-        for result in loaded.scorer.score_windows(windows(batches, WINDOW)):
+        for result in loaded.scorer.score_windows(windows(batches, loaded.scorer.window)):
             yield result_frame(result, loaded.load_id)
 
     return score
 
 
 def windows(batches: Batches, size: int) -> Iterator[tuple[list[str | None], list[str | None]]]:
-    """The texts of a task, in windows of up to that many pairs."""
-    for queries, passages in batches:
-        for start in range(0, len(queries), size):
-            yield texts(queries[start : start + size]), texts(passages[start : start + size])
+    """The texts of a task in windows of that many pairs, whatever the size of Arrow's batches."""
+    queries: list[str | None] = []
+    passages: list[str | None] = []
+    for batch in batches:
+        queries += texts(batch[0])
+        passages += texts(batch[1])
+        while len(queries) >= size:
+            yield queries[:size], passages[:size]
+            del queries[:size], passages[:size]
+    if queries:
+        yield queries, passages
 
 
 def texts(column: "pd.Series[str]") -> list[str | None]:

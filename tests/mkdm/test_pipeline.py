@@ -17,7 +17,7 @@ class Wrapped:
 
     def __init__(self, loaded: LoadedBackend, before, streams: int = 1) -> None:
         self.inner, self.before, self.streams = loaded.backend, before, streams
-        self.token_budget = loaded.backend.token_budget
+        self.token_budget, self.window = loaded.backend.token_budget, loaded.backend.window
 
     def score(self, batch):
         self.before(batch)

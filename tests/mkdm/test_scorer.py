@@ -91,7 +91,7 @@ def test_order_and_batches_do_not_matter(student_folder, texts):
 def test_windows_are_joined_in_order(student_folder, texts, monkeypatch):
     scorer = Scorer.load(student_folder, precision="fp32")
     whole = scorer.score(*texts)
-    monkeypatch.setattr("mkdm.scorer.WINDOW", 7)
+    monkeypatch.setattr(scorer, "window", 7)
     np.testing.assert_allclose(scorer.score(*texts), whole, rtol=0, atol=1e-5)
 
 
@@ -190,3 +190,9 @@ def test_equal_pairs_are_scored_once_per_window(student_folder, texts):
     assert (result.padded_tokens[10:] == 0).all()
     assert (result.tokens[:50] == np.tile(result.tokens[:10], 5)).all()
     assert list(result.errors) == [50]
+
+
+@pytest.mark.slow
+def test_compiled_model_gives_the_same_scores(student_folder, texts):
+    compiled = Scorer.load(student_folder, "torch-compile", "fp32", token_budget=1000).score(*texts)
+    np.testing.assert_allclose(compiled, Scorer.load(student_folder, "torch", "fp32").score(*texts), rtol=0, atol=1e-5)

@@ -8,7 +8,7 @@ from mkdm.checkpoint import save_checkpoint
 from mkdm.ensemble import load_scorer
 from mkdm.model_folder import models_version
 from mkdm.scorer import Scorer
-from udfs.scoring import MAX_MESSAGE, ScoringSettings, loaded_scorer, score_udf, texts
+from udfs.scoring import MAX_MESSAGE, ScoringSettings, loaded_scorer, score_udf, texts, windows
 
 
 def settings(folder: str, **changes) -> ScoringSettings:
@@ -95,3 +95,13 @@ def test_executor_with_another_model_refuses(student_folder):
 
 def test_null_of_any_kind_is_none():
     assert texts(pd.Series(["a", None, pd.NA], dtype="object")) == ["a", None, None]
+
+
+@pytest.mark.parametrize("sizes", [[5], [2, 3, 4], [1] * 7, [10, 1], []])
+def test_windows_do_not_follow_arrows_batches(sizes):
+    numbers = iter(range(sum(sizes)))
+    batches = [pd.Series([str(next(numbers)) for _ in range(size)], dtype="object") for size in sizes]
+    found = list(windows(((batch, batch + "p") for batch in batches), 4))
+    assert [len(queries) for queries, _ in found[:-1]] == [4] * (len(found) - 1)
+    assert [query for queries, _ in found for query in queries] == [str(i) for i in range(sum(sizes))]
+    assert all(passages == [f"{query}p" for query in queries] for queries, passages in found)
