@@ -82,8 +82,12 @@ def load_backend(
 
 def _suitable(folder: str | Path, precision: str) -> str:
     export = read_export(folder)
-    if export is None or export.choose(precision) is None or find_spec("openvino") is None:
+    if export is None or find_spec("openvino") is None:
         return "torch"
     import torch
 
-    return "torch" if torch.cuda.is_available() and precision != "int8" else "openvino"
+    from mkdm.openvino_backend import machine_precisions
+
+    if torch.cuda.is_available() and precision != "int8":
+        return "torch"
+    return "openvino" if export.choose(precision, machine_precisions()) else "torch"

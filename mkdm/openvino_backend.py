@@ -37,7 +37,7 @@ class OpenVinoBackend:
 
     def __init__(self, xml: Path, precision: str, threads: int | None = None, streams: int | None = None) -> None:
         core = openvino.Core()
-        has_bf16 = "bf16" in machine_precisions(core)
+        has_bf16 = "bf16" in machine_precisions()
         if precision == "bf16" and not has_bf16:
             raise ConfigError("this CPU has no bf16: use --precision auto, int8 or fp32")
         self.precision = precision
@@ -66,16 +66,16 @@ class OpenVinoBackend:
         return result
 
 
-def machine_precisions(core: openvino.Core) -> tuple[str, ...]:
+def machine_precisions() -> tuple[str, ...]:
     """The precisions of IR files that this CPU runs well, fastest first."""
-    has = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    has = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return tuple(name for name in BY_SPEED if name.upper() in has)
 
 
 def load(folder: str | Path, precision: str, threads: int | None, streams: int | None) -> LoadedBackend:
     """Load an exported model; see `load_backend`."""
     export = read_export(folder)
-    chosen = None if export is None else export.choose(precision, machine_precisions(openvino.Core()))
+    chosen = None if export is None else export.choose(precision, machine_precisions())
     if export is None or chosen is None:
         raise ModelError(missing(folder, export, precision))
     backend = OpenVinoBackend(verify(folder, export.exported[chosen]), chosen, threads, streams)
