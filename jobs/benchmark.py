@@ -36,6 +36,7 @@ from mkdm.errors import ConfigError, InputError
 FOLDER = Path("build", "benchmark")
 FIRST = 64
 """Pairs that every side scores before the rounds; a whole side's time for them is the part that does not grow."""
+ALWAYS_NEEDS = ("deltalake", "psutil")
 NEEDS = {"ray": "ray", "onnxruntime": "onnxruntime", "CrossEncoder": "sentence_transformers", "openvino": "nncf"}
 """By peer or backend, the package that it needs."""
 
@@ -93,9 +94,12 @@ class BenchmarkConfig:
             sides = default_sides(device)
         else:
             sides = [Side.parse(text) for text in dict.fromkeys(self.sides.split(","))]
+        for package in ALWAYS_NEEDS:
+            if find_spec(package) is None:
+                raise ConfigError(f"mkdm benchmark needs {package}: pip install 'mkdm[bench,cpu]'")
         for side in sides:
-            package = NEEDS.get(side.backend or side.name)
-            if package and find_spec(package) is None:
+            package = NEEDS.get(side.backend or side.name, "torch")
+            if find_spec(package) is None:
                 raise ConfigError(f"{side} needs {package}: pip install 'mkdm[bench,cpu]', or leave it out of --sides")
         return sides
 

@@ -8,8 +8,8 @@ from jobs.benchmark_sides import BASE, OURS
 
 NOTE = (
     "GFLOP/s and share of peak: what a plain model computes for the pairs, without padding, per second, beside the\n"
-    "fastest matrix product measured here. Our scorer computes less (of the last layer [CLS] alone, equal pairs\n"
-    "once), so that its share can pass what a plain model could reach. job, predict_batch_udf and ray go from table\n"
+    "fastest matrix product measured here. Our scorer computes less (mkdm/lean_encoder.py; equal pairs once), so\n"
+    "that its share can pass what a plain model could reach. job, predict_batch_udf and ray go from table\n"
     "to table, all that they load included, their start-up left out; the other sides are loaded and warm."
 )
 

@@ -4,7 +4,6 @@ import json
 import shutil
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from jobs.measured_process import Finished, run_process
 from mkdm.columns import PAIR_KEY, SCORE
 from mkdm.errors import ConfigError
+from udfs.export import machine_precisions
 
 OURS = ("job", "scorer")
 _TORCH = ("fp32", "bf16", "fp16")
@@ -70,7 +70,7 @@ def default_sides(device: str) -> list[Side]:
     ours = ["torch:fp32", "torch:bf16"] + (["torch:fp16"] if device == "cuda" else [])
     peers = [BASE, "CrossEncoder:bf16", "pipeline:fp32", "predict_batch_udf:fp32", "ray:fp32"]
     if device == "cpu":
-        ours += [f"openvino:{one}" for one in ("fp32", "bf16", "int8")] if find_spec("nncf") else []
+        ours += [f"openvino:{one}" for one in reversed(machine_precisions())]
         peers += ["onnxruntime:fp32", "onnxruntime:int8"]
     return [Side.parse(text) for text in [f"{name}:{one}" for one in ours for name in OURS] + peers]
 

@@ -19,7 +19,7 @@ from jobs.golden_labels import GROUP, read_grouped
 from jobs.ledger import Identity, Ledger, settings_of
 from jobs.pairs import read_pinned
 from jobs.score import ScoreConfig
-from jobs.score_sources import Source, StoredRun, collect, join_scores, model_source, stored_source
+from jobs.score_sources import Model, Source, StoredRun, collect, join_scores, model_source, stored_source
 from jobs.warehouse import Table, Warehouse
 from mkdm import __version__
 from mkdm.columns import CONTENT_HASH, GOLDEN_LABEL, PAIR_KEY, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
@@ -210,6 +210,9 @@ def _pairs_version(config: EvaluateConfig, table: Table, source: Source) -> int 
 def _identity(config: EvaluateConfig, sources: dict[str, Source], versions: dict[str, str], by: str | None) -> Identity:
     versions |= {f"{side}_run": source.name for side, source in sources.items() if isinstance(source, StoredRun)}
     settings = settings_of(config, SETTINGS) | {"by": str(by)}
+    for side, source in sources.items():
+        if isinstance(source, Model):
+            settings |= {f"{side}_{name}": value for name, value in source.checked.settings.items()}
     if AGAINST in sources:
         settings["against_version"] = sources[AGAINST].version
     return Identity(JOB, settings, versions, sources[MODEL].version)

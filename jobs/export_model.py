@@ -36,7 +36,7 @@ class ExportModelConfig:
     """
 
     model: str
-    """Folder of the model; the IR files are written into its folder openvino, in place of earlier ones."""
+    """Folder of the model; the IR files are written into its folder openvino."""
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
     calibration: str | None = None
@@ -49,9 +49,9 @@ class ExportModelConfig:
     golden_labels: str | None = None
     """Their golden labels, if not <warehouse>/golden_labels."""
     validation_rows: int = 4000
-    """How many pairs with a golden label to validate on, drawn by --seed, whole queries."""
+    """How many pairs with a golden label to validate on, drawn by --seed, query by query."""
     precisions: str = ",".join(PRECISIONS)
-    """Which IR files to make, joined by commas."""
+    """Which IR files to make, joined by commas; those of other precisions that are there stay."""
     seed: int = 0
     """Of both draws and of the quantisation."""
     max_auc_loss: float = 0.002
@@ -100,7 +100,7 @@ class ExportReport:
             _line(f"{name} (refused)", figures, figures["pairs_per_s"], figures["megabytes"])
             for name, figures in export.refused.items()
         ]
-        return "\n".join([*lines, f"run {self.run_id}, model {export.model_version}, export {export.version}"])
+        return "\n".join([*lines, f"run {self.run_id}, model {export.model_version}, export {export.version()}"])
 
 
 def _line(name: str, figures: dict[str, float], rate: float, megabytes: float | None) -> str:

@@ -91,7 +91,7 @@ class LabelConfig:
 
 
 Versioned = tuple[Teacher, CheckedModel]
-"""A teacher and the content hash of its model."""
+"""A teacher, and what every executor must find at its folder."""
 
 
 def run(spark: SparkSession, config: LabelConfig) -> list[RunReport]:

@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass
 from threading import Event, Thread
 
-import psutil
-
 from mkdm.errors import RunFailedError
 
 _POLL = 0.5
@@ -58,6 +56,8 @@ def run_process(command: list[str]) -> Finished:
 
 
 def _host_mb(pid: int) -> dict[str, float]:
+    import psutil  # of the extra bench
+
     sizes = {"python": 0.0, "jvm": 0.0}
     try:
         root = psutil.Process(pid)

@@ -85,10 +85,10 @@ def prepare(config: SetupConfig) -> dict[str, Any]:
         else:
             save_checkpoint(one, tokenizer, output / name)
         if config.openvino and not (output / name / "openvino").exists():  # copied with the model
-            few = (
-                CALIBRATION_PAIRS if one is student else CALIBRATION_PAIRS // 10
-            )  # random weights have no range to find
-            export_openvino(output / name, config.openvino, pairs.slice(0, few), encoder)
+            # random weights have no ranges worth finding; real ones want all kinds of pairs
+            few = min(len(pairs), CALIBRATION_PAIRS if one is student else CALIBRATION_PAIRS // 10)
+            spread = pairs.take([row * len(pairs) // few for row in range(few)])
+            export_openvino(output / name, config.openvino, spread, encoder)
         if config.onnx:
             export_onnx(str(output / name.replace("student", "plain")), config.onnx)
     scores = reference(PairModel(student, loaded.max_length), encoder, encoded)

@@ -1,15 +1,12 @@
 """Turns a student or teacher into OpenVINO IR files beside its safetensors, each judged by the quality gate."""
 
-import io
 import logging
-import os
 import random
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,9 +20,9 @@ from mkdm.backend import LoadedBackend
 from mkdm.checkpoint import PairModel, load_checkpoint
 from mkdm.encoding import EncodedPairs, PairEncoder
 from mkdm.errors import InputError, ModelError
-from mkdm.exported import FOLDER, Export, ExportedModel, file_hash
+from mkdm.exported import FOLDER, Export, ExportedModel, file_hash, read_export, verify
 from mkdm.quality_gate import ValidationPairs, failure, quality
-from mkdm.quiet import quiet_transformers
+from mkdm.quiet import quiet_openvino
 from mkdm.scorer import Scorer
 from mkdm.torch_backend import TorchBackend, make_lean, to_tensors
 
@@ -58,10 +55,12 @@ def export_model(
     about: dict[str, str] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Export:
-    """Write `<folder>/openvino` with an IR file per precision and the record of the gate, in place of what was there.
+    """Write IR files and the record of the gate to `<folder>/openvino`.
 
     The graph is that of the lean encoder. int8 is nncf's post-training quantisation of weights and activations,
-    calibrated on real pairs; the tables of the lean encoder are kept as bf16 in the files of bf16 and int8.
+    calibrated on real pairs; the tables of the lean encoder are kept as bf16 in the files of bf16 and int8. Files of
+    other precisions stay if they were made of the same weights by the same tools. Pairs that the model cannot score
+    are left out, and so is a precision that this CPU does not run.
 
     Args:
         folder: of the model.
@@ -74,27 +73,25 @@ def export_model(
         The record. A precision that failed the gate is in its `refused`, unless forced.
 
     Raises:
-        ModelError: the model does not load, or OpenVINO cannot convert it.
-        InputError: a pair cannot be scored.
+        ModelError: the model does not load, OpenVINO cannot convert it, or its folder cannot be written.
+        InputError: no pair is left to calibrate on, or none or one kind of golden label to judge by.
     """
     settings = settings or ExportSettings()
     model, tokenizer, version = load_checkpoint(folder)
     encoder = PairEncoder(tokenizer, model.max_length)
     make_lean(model, encoder)
-    say("scoring the validation pairs with torch in fp32")
-    backend = TorchBackend(model, "fp32")
-    reference, rate = _scores(Scorer(LoadedBackend(backend, tokenizer, model.max_length, version)), validation)
-    figures = quality(reference, reference, validation)
-    at_hand = {name: figures[name] for name in ("accuracy", "auc")} | {"pairs_per_s": rate}
+    loaded = LoadedBackend(TorchBackend(model, "fp32"), tokenizer, model.max_length, version)
+    calibration, validation = _usable(encoder, calibration, validation, say)
     exported, refused = {}, {}
-    target = Path(folder, FOLDER)
-    part = target.with_name(f"{FOLDER}.{uuid4().hex}.part")
-    part.mkdir()
-    try:
-        for precision in sorted(settings.precisions, key=PRECISIONS.index):  # fp32 first: then tables are rounded
+    with _replacing(Path(folder, FOLDER)) as part:
+        say("scoring the validation pairs with torch in fp32")
+        reference, rate = _scores(Scorer(loaded), validation)
+        figures = quality(reference, reference, validation)
+        at_hand = {name: figures[name] for name in ("accuracy", "auc")} | {"pairs_per_s": rate}
+        for precision in _runnable(settings.precisions, say):
             say(f"converting to {precision}")
             files = _convert(model.to("cpu"), encoder, precision, calibration, settings.seed, part)
-            judged = _judge(part, files, precision, (tokenizer, model.max_length, version), reference, validation)
+            judged = _judge(part, files, precision, loaded, reference, validation)
             fault = failure(precision, judged, settings.max_auc_loss)
             if fault is None or settings.force:
                 exported[precision] = ExportedModel(files, fault is None, judged)
@@ -102,13 +99,85 @@ def export_model(
                 refused[precision] = judged
                 for name in files:
                     (part / name).unlink()
-        export = Export(version, model.max_length, _tools(), about or {}, at_hand, exported, refused)
+        kept = _carry_over(folder, part, version, {*exported, *refused})
+        export = Export(version, model.max_length, _tools(), about or {}, at_hand, kept | exported, refused)
         export.write(part)
-        shutil.rmtree(target, ignore_errors=True)
+    return export
+
+
+def _usable(
+    encoder: PairEncoder,
+    calibration: tuple[Sequence[str], Sequence[str]],
+    validation: ValidationPairs,
+    say: Callable[[str], None],
+) -> tuple[tuple[list[str], list[str]], ValidationPairs]:
+    """The pairs that can be encoded."""
+    kept = []
+    for purpose, queries, passages in (
+        ("calibration", *calibration),
+        ("validation", validation.queries, validation.passages),
+    ):
+        pairs = encoder.encode(queries, passages)
+        if pairs.errors:
+            _, error = min(pairs.errors.items())
+            say(f"{len(pairs.errors)} of {len(queries)} {purpose} pairs left out, such as one where {error.message}")
+        kept.append(np.flatnonzero(pairs.lengths > 0))
+        if not len(kept[-1]):
+            raise InputError(f"none of the {len(queries)} {purpose} pairs can be scored: give others")
+    few, rows = kept
+    queries, passages = calibration
+    judges = ValidationPairs(
+        [validation.query_ids[row] for row in rows],
+        [validation.queries[row] for row in rows],
+        [validation.passages[row] for row in rows],
+        validation.golden_labels[rows],
+    )
+    return ([queries[row] for row in few], [passages[row] for row in few]), judges
+
+
+def _runnable(precisions: Sequence[str], say: Callable[[str], None]) -> list[str]:
+    """The precisions that this CPU can judge; fp32 comes first, since the tables are rounded for the others."""
+    from mkdm.openvino_backend import machine_precisions
+
+    here = machine_precisions()
+    for name in precisions:
+        if name not in here:
+            say(f"{name} left out: this CPU does not run it, so that it cannot be judged here")
+    return [name for name in PRECISIONS if name in precisions and name in here]
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A new folder that takes the place of the target once it is complete; if not, the target stays as it was."""
+    part = target.with_name(f"{target.name}.{uuid4().hex}.part")
+    old = part.with_suffix(".old")
+    try:
+        part.mkdir()
+        yield part
+        if target.exists():
+            target.rename(old)
         part.rename(target)
+    except OSError as error:
+        raise ModelError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return export
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _carry_over(folder: str | Path, part: Path, version: str, made: set[str]) -> dict[str, ExportedModel]:
+    """Take the files of precisions that were not made now over from an earlier export of the same weights."""
+    try:
+        earlier = read_export(folder)
+        if earlier is None or (earlier.model_version, earlier.tools) != (version, _tools()):
+            return {}
+        kept = {name: one for name, one in earlier.exported.items() if name not in made}
+        for one in kept.values():
+            verify(folder, one)
+            for name in one.sha256:
+                shutil.copy2(Path(folder, FOLDER, name), part / name)
+    except ModelError:  # an export that cannot be used any more
+        return {}
+    return kept
 
 
 def _convert(
@@ -122,11 +191,7 @@ def _convert(
     """Write the IR file of one precision; the hashes of its .xml and .bin."""
     if precision != "fp32" and getattr(model.encoder, "lookup", None) is not None:
         model.encoder.lookup.round_tables()  # type: ignore[operator,union-attr]
-    pairs = encoder.encode(*calibration)
-    if pairs.errors:
-        row, error = min(pairs.errors.items())
-        raise InputError(f"calibration pair {row} cannot be encoded: {error.message} ({error.code})")
-    with _quiet():
+    with quiet_openvino():
         import openvino
 
         names, example = _example(encoder)
@@ -138,7 +203,7 @@ def _convert(
         for node, name in zip(ir.inputs, names, strict=True):
             node.get_tensor().set_names({name})
         if precision == "int8":
-            ir = _quantise(ir, encoder, pairs, names, seed)
+            ir = _quantise(ir, encoder, encoder.encode(*calibration), names, seed)
         openvino.save_model(ir, folder / f"{precision}.xml", compress_to_fp16=False)
     return {name: file_hash(folder / name) for name in (f"{precision}.xml", f"{precision}.bin")}
 
@@ -187,22 +252,22 @@ def _judge(
     part: Path,
     files: dict[str, str],
     precision: str,
-    model: tuple[Any, int, str],
+    loaded: LoadedBackend,
     reference: NDArray[np.float32],
     validation: ValidationPairs,
 ) -> dict[str, float]:
     from mkdm.openvino_backend import OpenVinoBackend
 
-    backend = OpenVinoBackend(part / f"{precision}.xml", precision)
-    scores, rate = _scores(Scorer(LoadedBackend(backend, *model)), validation)
+    scorer = Scorer(replace(loaded, backend=OpenVinoBackend(part / f"{precision}.xml", precision)))
+    scores, rate = _scores(scorer, validation)
     megabytes = sum((part / name).stat().st_size for name in files) / 1e6
     return quality(scores, reference, validation) | {"pairs_per_s": rate, "megabytes": megabytes}
 
 
 def _scores(scorer: Scorer, validation: ValidationPairs) -> tuple[NDArray[np.float32], float]:
-    """Scores of the validation pairs, and pairs per second."""
+    """Scores of the validation pairs, NaN where the model gives none, and pairs per second."""
     started = time.perf_counter()
-    scores = scorer.score(validation.queries, validation.passages)
+    scores = scorer.score_window(validation.queries, validation.passages).scores
     return scores, len(scores) / (time.perf_counter() - started)
 
 
@@ -210,20 +275,3 @@ def _tools() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("openvino", "nncf", "torch", "transformers")}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars, no warnings of tracing, none of the telemetry that OpenVINO's tools send unless in a CI."""
-    kept = {name: os.environ.get(name) for name in ("CI", "NNCF_CI")}
-    os.environ.update(dict.fromkeys(kept, "true"))
-    try:
-        with redirect_stdout(io.StringIO()), warnings.catch_warnings(), quiet_transformers():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, value in kept.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -51,14 +51,17 @@ class Export:
     exported: dict[str, ExportedModel]
     refused: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    @property
-    def version(self) -> str:
-        """16 hexadecimal digits, the same for the same weights made by the same tools.
+    def version(self, precision: str = "auto") -> str:
+        """What stands for the files that a run at that precision may take: 16 hexadecimal digits.
 
-        The .xml files have no part in it: OpenVINO numbers the names in them anew each time.
+        They are the same for the same weights made by the same tools. The .xml files have no part in it: OpenVINO
+        numbers the names in them anew each time.
         """
-        weights = {name: digest for one in self.exported.values() for name, digest in one.sha256.items()}
-        content = {name: digest for name, digest in weights.items() if name.endswith(".bin")} | self.tools
+        taken = [
+            one for name, one in self.exported.items() if name == precision or (precision == "auto" and one.passed)
+        ]
+        weights = {name: digest for one in taken for name, digest in one.sha256.items() if name.endswith(".bin")}
+        content = weights | self.tools
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def write(self, folder: Path) -> None:
@@ -122,8 +125,8 @@ def check_backend(models: str | Path, backend: str, precision: str) -> str | Non
         if (backend == "openvino" or precision == "int8") and (export is None or export.choose(precision) is None):
             raise ModelError(missing(folder, export, precision))
         if export is not None and export.choose(precision) is not None:
-            versions.append(export.version)
-    return " ".join(versions) or None
+            versions.append(export.version(precision))
+    return " ".join(sorted(versions)) or None
 
 
 def missing(folder: str | Path, export: Export | None, precision: str) -> str:
@@ -134,10 +137,12 @@ def missing(folder: str | Path, export: Export | None, precision: str) -> str:
     if precision in export.refused:
         return (
             f"{folder} has no {wanted}: it was refused for its quality; see {Path(folder, FOLDER, RECORD)}, or run "
-            f"mkdm export-model with --force true"
+            f"mkdm export-model --model {folder} with --force true"
         )
     there = ", ".join(export.exported) or "none"
-    return f"{folder} has no {wanted} (there: {there}): run mkdm export-model --precisions {precision}"
+    if precision == "auto":
+        return f"{folder} has no {wanted} (there, but not for auto here: {there}): name one with --precision"
+    return f"{folder} has no {wanted} (there: {there}): run mkdm export-model --model {folder} --precisions {precision}"
 
 
 def verify(folder: str | Path, one: ExportedModel) -> Path:

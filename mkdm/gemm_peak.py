@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from mkdm.config import parse_config, run_command
+from mkdm.quiet import quiet_openvino
 
 CPU_SHAPES = ((2048, 768, 3072), (2048, 768, 768), (2048, 3072, 768), (512, 768, 3072))
 """Rows, inputs and outputs of the products: those of a BERT-base layer."""
@@ -55,6 +56,11 @@ def torch_peaks(device: str) -> dict[str, float]:
 
 def openvino_peaks() -> dict[str, float]:
     """By precision, the GFLOP/s of OpenVINO's fastest fully connected layer, by its own kernel times."""
+    with quiet_openvino():
+        return _openvino_peaks()
+
+
+def _openvino_peaks() -> dict[str, float]:
     import nncf
     import openvino
     from openvino import opset13

@@ -22,8 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-LOOKUP_BYTES = 512 << 20
-"""The most that the tables of the first layer may take in fp32; encoders with larger vocabularies compute it."""
+from mkdm.model_folder import LOOKUP_BYTES
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def lean_encoder(encoder: Any) -> "LeanEncoder | None":
         stack = encoder.encoder if hasattr(encoder, "encoder") else encoder.transformer
         layers = [_distilbert_layer(one) if hasattr(one, "sa_layer_norm") else _bert_layer(one) for one in stack.layer]
         return LeanEncoder(encoder, layers)
-    except (AttributeError, TypeError):  # parts of other names, or of other kinds
+    except (AttributeError, TypeError, RuntimeError):  # parts of other names, kinds or shapes
         return None
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from mkdm.errors import ConfigError, ModelError
 from mkdm.fetch import is_uri, local_folder
+from mkdm.token_cache import MAX_BYTES
 
+LOOKUP_BYTES = 512 << 20
+"""The most that the tables of the lean encoder may take in fp32; with larger vocabularies it has none."""
 MANIFEST = "mkdm_manifest.json"
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -96,15 +99,25 @@ def _check_max_length(folder: Path, max_length: int | None) -> None:
         raise ConfigError(f"--max-length is {max_length}; this model takes 1 to {takes} tokens")
 
 
-def weight_bytes(models: str | Path) -> int:
-    """Bytes that the weights of a model, or of an ensemble, take in fp32, as their safetensors headers tell."""
-    return sum(_fp32_bytes(path) for folder in model_folders(models) for path in folder.glob("*.safetensors"))
+def memory_bytes(models: str | Path) -> int:
+    """Bytes that a model, or an ensemble, may take while it scores in fp32, besides a batch.
+
+    That is its weights, as their safetensors headers tell, the tables of the lean encoder, and the ids of texts that
+    are kept.
+    """
+    folders = model_folders(models)
+    return sum(MAX_BYTES + sum(map(_fp32_bytes, folder.glob("*.safetensors"))) for folder in folders)
 
 
 def _fp32_bytes(weights: Path) -> int:
     with weights.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return sum(4 * prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    sizes: dict[str, int] = {
+        name: 4 * prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
+    }
+    words = sum(size for name, size in sizes.items() if name.endswith("word_embeddings.weight"))
+    tables = 3 * words if 4 * words <= LOOKUP_BYTES else 0
+    return sum(sizes.values()) + tables
 
 
 def write_manifest(folder: str | Path) -> str:

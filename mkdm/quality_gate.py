@@ -44,13 +44,17 @@ def quality(
         scores: float32[n] in [0, 1]; so too the reference.
 
     Returns:
-        max_score_drift and mean_score_drift, of |score − reference|; rank_correlation, Spearman's, the mean over the
+        not_finite, how many scores are no number, which count as 0 below; max_score_drift and mean_score_drift, of
+        |score − reference|; rank_correlation, Spearman's, the mean over the
         queries whose reference scores differ; accuracy and auc, with accuracy_change and auc_change against the
         reference's (0.002 is 0.2 points).
     """
+    finite = np.isfinite(scores)
+    scores = np.where(finite, scores, np.float32(0))
     drift = np.abs(scores.astype(np.float64) - reference)
     labels = validation.golden_labels
     return {
+        "not_finite": float(np.sum(~finite)),
         "max_score_drift": float(drift.max()),
         "mean_score_drift": float(drift.mean()),
         "rank_correlation": rank_correlation(scores, reference, validation.query_ids),
@@ -67,6 +71,8 @@ def failure(precision: str, figures: dict[str, float], max_auc_loss: float) -> s
     Args:
         max_auc_loss: what AUC may fall by; fp32 scores must also lie within EXACT of torch's.
     """
+    if figures["not_finite"]:
+        return f"{figures['not_finite']:.0f} scores are not finite"
     if -figures["auc_change"] > max_auc_loss:
         return f"AUC falls by {-100 * figures['auc_change']:.2f} points, {100 * max_auc_loss:.2f} are allowed"
     if precision == "fp32" and figures["max_score_drift"] > EXACT:

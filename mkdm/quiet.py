@@ -1,7 +1,10 @@
-"""Keeps the loading chatter of transformers off the terminal where what it reports is intended."""
+"""Keeps the chatter of transformers and OpenVINO off the terminal where what it reports is intended."""
 
+import io
+import os
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from transformers.utils import logging
 
@@ -18,3 +21,20 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_openvino() -> Iterator[None]:
+    """No progress bars, no warnings of tracing, none of the telemetry that OpenVINO's tools send unless in a CI."""
+    kept = {name: os.environ.get(name) for name in ("CI", "NNCF_CI")}
+    os.environ.update(dict.fromkeys(kept, "true"))
+    try:
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings(), quiet_transformers():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

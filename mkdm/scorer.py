@@ -160,8 +160,8 @@ class Scorer(PairScorer):
             return None if window is None else (*window, self._encoder.encode(*window))
 
         started: deque[_StartedWindow] = deque()
+        upcoming = self._reader.submit(read)
         try:
-            upcoming = self._reader.submit(read)
             while (window := upcoming.result()) is not None:
                 upcoming = self._reader.submit(read)
                 started.append(self._start(*window))
@@ -170,6 +170,7 @@ class Scorer(PairScorer):
             while started:
                 yield started.popleft().finish()
         finally:
+            upcoming.cancel()
             for left in started:
                 left.cancel()
 

@@ -1,18 +1,20 @@
 """Token ids of the texts seen last: in the funnel a passage is met in hundreds of pairs, a query in as many."""
 
 from collections import OrderedDict
+from sys import getsizeof
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int32]
 MAX_BYTES = 256 << 20
-_OVERHEAD = 300
-"""Bytes that an entry takes besides its text and ids."""
+_OVERHEAD = 250
+"""Bytes that an entry takes besides its text and the numbers of its ids."""
 
 
 class TokenCache:
-    """Maps a text to its token ids; forgets what was not asked for longest.
+    """Maps a text to its token ids; forgets what was not asked for longest. Several threads may use it.
 
     Args:
         max_bytes: about how much memory its texts and ids may take.
@@ -22,21 +24,26 @@ class TokenCache:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._ids: OrderedDict[str, Ids] = OrderedDict()
+        self._lock = Lock()
 
     def get(self, text: str) -> Ids | None:
         """int32[tokens] of the text, or None."""
-        ids = self._ids.get(text)
-        if ids is not None:
-            self._ids.move_to_end(text)
-        return ids
+        with self._lock:
+            ids = self._ids.get(text)
+            if ids is not None:
+                self._ids.move_to_end(text)
+            return ids
 
     def put(self, text: str, ids: Ids) -> None:
-        """Keep the ids of a text that is not there yet."""
-        self._ids[text] = ids
-        self._bytes += _size(text, ids)
-        while self._bytes > self._max_bytes:
-            self._bytes -= _size(*self._ids.popitem(last=False))
+        """Keep the ids of a text."""
+        with self._lock:
+            if text in self._ids:
+                return
+            self._ids[text] = ids
+            self._bytes += _size(text, ids)
+            while self._bytes > self._max_bytes:
+                self._bytes -= _size(*self._ids.popitem(last=False))
 
 
 def _size(text: str, ids: Ids) -> int:
-    return len(text) + ids.nbytes + _OVERHEAD
+    return getsizeof(text) + ids.nbytes + _OVERHEAD

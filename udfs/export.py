@@ -54,6 +54,15 @@ def export(
     )
 
 
+def machine_precisions() -> tuple[str, ...]:
+    """The precisions that OpenVINO runs well on this CPU, fastest first; none where it, or nncf, is not installed."""
+    if find_spec("openvino") is None or find_spec("nncf") is None:
+        return ()
+    from mkdm import openvino_backend
+
+    return openvino_backend.machine_precisions()
+
+
 def check_installed() -> None:
     """Check that the extra `cpu` is installed.
 

@@ -9,13 +9,13 @@ from pyspark.sql.types import FloatType, StructField, StructType
 from pyspark.sql.udf import UserDefinedFunction
 
 from mkdm.columns import LOGIT
-from mkdm.model_folder import weight_bytes
+from mkdm.model_folder import memory_bytes
 from udfs.scoring import RESULT, LoadedScorer, ScoringSettings, load, result_frame, texts
 
 OUTCOME = StructType([StructField(LOGIT, FloatType()), *RESULT.fields])
 """What one teacher says of a pair: its logit, and the columns of scoring, of which `score` is its probability."""
 MEMORY_SHARE = 0.5
-"""Share of the free memory that the weights of all teachers may take before they are loaded one after the other."""
+"""Share of the free memory that all teachers may take before they are loaded one after the other."""
 
 WINDOW = 512
 """Pairs that all teachers label before their results go back: enough for tight batches, few enough for the progress."""
@@ -76,8 +76,8 @@ def loaded_teachers(teachers: tuple[ScoringSettings, ...]) -> list[LoadedScorer]
 
 
 def fit_in_memory(teachers: tuple[ScoringSettings, ...]) -> bool:
-    """Whether the weights of all teachers, in fp32, take no more than their share of the memory that is free here."""
-    needed = sum(weight_bytes(settings.model) for settings in teachers)
+    """Whether all teachers, in fp32, take no more than their share of the memory that is free here."""
+    needed = sum(memory_bytes(settings.model) for settings in teachers)
     return needed <= MEMORY_SHARE * _free_bytes()
 
 

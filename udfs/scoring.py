@@ -42,11 +42,11 @@ class ScoringSettings:
     Attributes:
         model: folder of the model, at the same path on every executor; several joined by commas are averaged.
         model_version: the content hash that the folder must have there.
-        backend: auto, torch or openvino.
+        backend: auto, torch, torch-compile or openvino.
         precision: auto, fp32, bf16, fp16 or int8.
         max_length: tokens of a pair; None as the model was trained.
         token_budget: padded tokens of a batch; None as suits the device.
-        export_version: what stands for the IR files that the folder must have there; None for none in particular.
+        export_version: what stands for the IR files that the folder must have there; None where none may be run.
     """
 
     model: str
@@ -60,7 +60,7 @@ class ScoringSettings:
 
 @dataclass(frozen=True)
 class LoadedScorer:
-    """A scorer and the id of the one load that made it: precision and backend, then a random part."""
+    """A scorer and the id of the one load that made it: its precision, then a random part."""
 
     scorer: "PairScorer"
     load_id: str
@@ -82,7 +82,7 @@ def load(settings: ScoringSettings) -> LoadedScorer:
     from mkdm.ensemble import load_scorer
 
     export = check_backend(settings.model, settings.backend, settings.precision)
-    if settings.export_version is not None and export != settings.export_version:
+    if export != settings.export_version:
         raise ModelError(
             f"the IR files at {settings.model} on this executor are version {export}, the driver's are "
             f"{settings.export_version}: give every machine the same folder"

@@ -88,7 +88,7 @@ def test_flags_that_cannot_work(flags, message):
 
 
 def test_side_without_its_package_is_told(monkeypatch):
-    monkeypatch.setattr(benchmark, "find_spec", lambda name: None)
+    monkeypatch.setattr(benchmark, "find_spec", lambda name: None if name == "ray" else name)
     with pytest.raises(ConfigError, match=r"ray:fp32 needs ray: pip install 'mkdm\[bench,cpu\]'"):
         BenchmarkConfig(model="m", pairs="p", sides="scorer:torch:fp32,ray:fp32")
 

@@ -14,6 +14,7 @@ from jobs.score import ScoreConfig
 from jobs.warehouse import Warehouse
 from mkdm.errors import ConfigError, InputError, ModelError, QualityGateError
 from mkdm.scorer import Scorer
+from udfs.scoring import ScoringSettings, load
 
 GOLDEN = str(SAMPLE / "golden_labels.parquet")
 
@@ -49,8 +50,10 @@ def test_export_is_recorded_and_scored_with(spark, warehouse, config, texts, sam
     found = np.array([rows[pair["query_id"], pair["passage_id"]] for pair in sample_pairs])
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-2)  # activations are rounded batch by batch
     assert np.abs(found - Scorer.load(config.model, "torch", "fp32").score(*texts)).max() > 1e-4, "int8 was taken"
-    assert runs_of(warehouse, "score")[0]["settings"]["export"] == report.export.version
+    assert runs_of(warehouse, "score")[0]["settings"]["export"] == report.export.version()
 
+    with pytest.raises(ModelError, match="the driver's are None"):  # as if the export came after the driver's check
+        load(ScoringSettings(config.model, report.export.model_version))
     shutil.rmtree(Path(config.model, "openvino"))
     assert score.run(spark, ScoreConfig(config.model, warehouse.root)).run.run_id != scored.run.run_id
     with pytest.raises(ModelError, match="has no int8 IR file: run mkdm export-model"):

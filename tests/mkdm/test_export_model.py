@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_record_tells_what_was_made_and_how_it_did(exported_folder):
 def test_same_seed_makes_the_same_files(exported_folder, texts, validation, tmp_path):
     again = Path(shutil.copytree(exported_folder, tmp_path / "again"))
     export = export_model(again, (texts[0][:40], texts[1][:40]), validation, LENIENT)
-    assert export.version == read_export(exported_folder).version
+    assert export.version() == read_export(exported_folder).version()
 
 
 def test_auto_takes_the_fastest_that_passed(exported_folder, tmp_path):
@@ -99,14 +100,17 @@ def test_refused_is_not_kept_and_forced_is(exported_folder, texts, validation, t
     folder = Path(shutil.copytree(exported_folder, tmp_path / "student"))
     calibration = (texts[0][:5], texts[1][:5])
     strict = ExportSettings(("int8",), max_auc_loss=-1.0)
-    assert "int8" in export_model(folder, calibration, validation, strict).refused
-    assert not list(folder.glob("openvino/*.bin"))
+    export = export_model(folder, calibration, validation, strict)
+    assert "int8" in export.refused
+    assert set(export.exported) == set(PRECISIONS) - {"int8"}, "the others stay"
+    assert not (folder / "openvino" / "int8.bin").exists()
+    assert Scorer.load(folder, "openvino", "fp32").precision == "fp32"
     with pytest.raises(ModelError, match="no int8 IR file: it was refused for its quality"):
         check_backend(folder, "auto", "int8")
     forced = export_model(folder, calibration, validation, ExportSettings(("int8",), max_auc_loss=-1.0, force=True))
     assert not forced.exported["int8"].passed
-    assert check_backend(folder, "auto", "int8") == forced.version
-    assert check_backend(folder, "auto", "auto") is None
+    assert check_backend(folder, "auto", "int8") == forced.version("int8")
+    assert check_backend(folder, "auto", "auto") == forced.version() != forced.version("int8")
 
 
 def test_files_that_do_not_belong_to_the_model(exported_folder, tmp_path, tokenizers):
@@ -139,9 +143,39 @@ def test_what_is_not_there_is_told(student_folder, backend, precision, error, me
         Scorer.load(student_folder, backend, precision)
 
 
-def test_calibration_pair_that_cannot_be_encoded_is_named(exported_folder, validation, tmp_path):
+def test_version_is_that_of_the_files_that_may_be_run(exported_folder):
+    export = read_export(exported_folder)
+    versions = {name: export.version(name) for name in ("auto", *PRECISIONS)}
+    assert len(set(versions.values())) == len(versions)
+    without = replace(export, exported={"fp32": export.exported["fp32"]})
+    assert without.version("fp32") == versions["fp32"], "int8 beside it changes no run in fp32"
+    forced = replace(export, exported=export.exported | {"int8": replace(export.exported["int8"], passed=False)})
+    assert forced.version() != versions["auto"], "auto would take another file"
+
+
+def test_pairs_that_cannot_be_scored_are_left_out(exported_folder, texts, validation, tmp_path):
+    folder, said = Path(shutil.copytree(exported_folder, tmp_path / "student")), []
+    columns = (validation.query_ids, [" ", *validation.queries[1:]], validation.passages)
+    some = ValidationPairs(*columns, validation.golden_labels)
+    fp32 = ExportSettings(("fp32",))
+    export_model(folder, (["a", "a " * 200], ["a", "a"]), some, fp32, say=said.append)
+    assert any("1 of 2 calibration pairs left out" in text for text in said)
+    assert any("1 of 300 validation pairs left out, such as one where the query has no token" in text for text in said)
+    before = read_export(folder)
+    with pytest.raises(InputError, match="none of the 1 calibration pairs can be scored"):
+        export_model(folder, ([" "], ["a"]), some, fp32)
+    assert read_export(folder) == before, "the earlier export stays"
+
+
+def test_folder_that_cannot_be_written(exported_folder, texts, validation, tmp_path, monkeypatch):
     folder = Path(shutil.copytree(exported_folder, tmp_path / "student"))
-    with pytest.raises(InputError, match=r"calibration pair 1 cannot be encoded: .*\(query_too_long\)"):
-        export_model(folder, (["a", "a " * 200], ["a", "a"]), validation, ExportSettings(("fp32",)))
-    assert read_export(folder).exported.keys() == set(PRECISIONS), "the earlier export stays"
-    assert not list(folder.glob("*.part"))
+    before = read_export(folder)
+
+    def full(path, *_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mkdm.export_model.file_hash", full)
+    with pytest.raises(ModelError, match=r"cannot write .*openvino: No space left on device"):
+        export_model(folder, (texts[0][:5], texts[1][:5]), validation, ExportSettings(("fp32",)))
+    assert read_export(folder) == before
+    assert [path.name for path in folder.glob("openvino*")] == ["openvino"]

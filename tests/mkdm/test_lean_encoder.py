@@ -2,7 +2,7 @@ import pytest
 import torch
 from tiny_models import FAMILIES, tiny_config, tiny_student
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel, BertConfig, BertModel, GPT2Config, GPT2Model
+from transformers import AutoModel, BertConfig, BertModel, ConvBertConfig, ConvBertModel, GPT2Config, GPT2Model
 
 from mkdm import lean_encoder
 from mkdm.lean_encoder import LeanEncoder
@@ -68,6 +68,11 @@ def test_rounded_tables_move_the_state_little(tokenizers):
 
 def test_other_architectures_are_left_alone():
     assert make(GPT2Model(GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=50))) is None
+    # has the names of BERT's parts, but narrower heads
+    convolution = ConvBertConfig(
+        vocab_size=50, hidden_size=32, embedding_size=32, num_hidden_layers=2, num_attention_heads=4
+    )
+    assert make(ConvBertModel(convolution)) is None
 
 
 def test_three_layers_cost_what_the_docstring_says():

@@ -13,6 +13,7 @@ def test_figures_by_hand():
     figures = quality(np.array([0.9, 0.3, 0.35, 0.4], dtype=np.float32), REFERENCE, PAIRS)
     assert figures == pytest.approx(
         {
+            "not_finite": 0,
             "max_score_drift": 0.25,
             "mean_score_drift": (0.1 + 0.25) / 4,
             "rank_correlation": (1 - 1) / 2,  # query a in order, query b turned round
@@ -43,8 +44,13 @@ def test_rank_correlation_leaves_out_queries_without_an_order():
     ],
 )
 def test_gate(precision, auc_change, drift, said):
-    found = failure(precision, {"auc_change": auc_change, "max_score_drift": drift}, 0.002)
+    found = failure(precision, {"not_finite": 0, "auc_change": auc_change, "max_score_drift": drift}, 0.002)
     assert found == said if said is None else said in found
+
+
+def test_scores_that_are_no_number_never_pass():
+    figures = quality(np.array([0.9, np.nan, np.inf, 0.4], dtype=np.float32), REFERENCE, PAIRS)
+    assert failure("int8", figures, 1.0) == "2 scores are not finite"
 
 
 def test_golden_labels_of_one_kind_are_refused():

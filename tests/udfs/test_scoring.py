@@ -6,6 +6,7 @@ from tiny_models import tiny_student
 
 from mkdm.checkpoint import save_checkpoint
 from mkdm.ensemble import load_scorer
+from mkdm.errors import ModelError
 from mkdm.model_folder import models_version
 from mkdm.scorer import Scorer
 from udfs.scoring import MAX_MESSAGE, ScoringSettings, loaded_scorer, score_udf, texts, windows
@@ -91,6 +92,11 @@ def test_executor_with_another_model_refuses(student_folder):
     wrong = ScoringSettings(model=student_folder, model_version="0" * 16)
     with pytest.raises(Exception, match="the driver's is 0000000000000000"):
         loaded_scorer(wrong)
+
+
+def test_executor_with_other_ir_files_refuses(student_folder):
+    with pytest.raises(ModelError, match=r"IR files at .* are version None, the driver's are 0000"):
+        loaded_scorer(settings(student_folder, export_version="0000"))
 
 
 def test_null_of_any_kind_is_none():
