@@ -48,6 +48,7 @@ class OpenVinoBackend:
             "INFERENCE_PRECISION_HINT": _HINTS.get(precision, "bf16" if has_bf16 else "f32"),
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": self.streams,
+            "ENABLE_CPU_PINNING": False,  # or all executors of a machine would sit on its first cores
         }
         try:
             self._model = core.compile_model(core.read_model(xml), "CPU", settings)

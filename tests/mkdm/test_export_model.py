@@ -63,6 +63,12 @@ def test_teacher_without_token_types(family, tokenizers, texts, validation, tmp_
     assert export.exported["fp32"].figures["max_score_drift"] <= 1e-5
 
 
+def test_executors_of_one_machine_are_not_bound_to_the_same_cores(exported_folder):
+    model = Scorer.load(exported_folder, "openvino", "fp32", threads=1).backend._model
+    assert not model.get_property("ENABLE_CPU_PINNING")
+    assert model.get_property("INFERENCE_NUM_THREADS") == 1
+
+
 def test_record_tells_what_was_made_and_how_it_did(exported_folder):
     export = read_export(exported_folder)
     assert set(export.exported) == set(PRECISIONS)
