@@ -20,11 +20,12 @@ from mkdm.backend import LoadedBackend
 from mkdm.checkpoint import PairModel, load_checkpoint
 from mkdm.encoding import EncodedPairs, PairEncoder
 from mkdm.errors import InputError, ModelError
-from mkdm.exported import FOLDER, Export, ExportedModel, file_hash, read_export, verify
+from mkdm.exported import FOLDER, Export, ExportedModel, read_export, verify
+from mkdm.model_folder import file_hash
 from mkdm.quality_gate import ValidationPairs, failure, quality
 from mkdm.quiet import quiet_openvino
 from mkdm.scorer import Scorer
-from mkdm.torch_backend import TorchBackend, make_lean, to_tensors
+from mkdm.torch_backend import TorchBackend, make_lean, probe
 
 PRECISIONS = ("fp32", "bf16", "int8")
 MAX_AUC_LOSS = 0.002
@@ -194,10 +195,11 @@ def _convert(
     with quiet_openvino():
         import openvino
 
-        names, example = _example(encoder)
+        example = probe(encoder)
+        names = list(example)
         try:
             with torch.no_grad():
-                ir = openvino.convert_model(_Traced(model, names), example_input=example)
+                ir = openvino.convert_model(_Traced(model, names), example_input=tuple(example.values()))
         except Exception as error:  # whatever tracing or conversion raise
             raise ModelError(f"OpenVINO cannot convert this model: {' '.join(str(error).split())[-200:]}") from error
         for node, name in zip(ir.inputs, names, strict=True):
@@ -218,12 +220,6 @@ class _Traced(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         result: Tensor = self.model(**dict(zip(self.names, inputs, strict=True)))
         return result
-
-
-def _example(encoder: PairEncoder) -> tuple[list[str], tuple[Tensor, ...]]:
-    batch = encoder.batch(encoder.encode(["a", "a a"], ["a a a a", "a"]), np.arange(2))
-    tensors = to_tensors(batch, torch.device("cpu"))
-    return list(tensors), tuple(tensors.values())
 
 
 def _quantise(ir: Any, encoder: PairEncoder, pairs: EncodedPairs, names: list[str], seed: int) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mkdm.errors import ConfigError, ModelError
-from mkdm.model_folder import model_folders, model_version
+from mkdm.model_folder import file_hash, model_folders, model_version
 
 FOLDER = "openvino"
 RECORD = "export.json"
@@ -157,9 +157,3 @@ def verify(folder: str | Path, one: ExportedModel) -> Path:
             state = "has changed since it was exported" if path.exists() else "is missing"
             raise ModelError(f"{path} {state}: run mkdm export-model again")
     return Path(folder, FOLDER, next(name for name in one.sha256 if name.endswith(".xml")))
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

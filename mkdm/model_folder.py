@@ -43,7 +43,7 @@ def model_version(folder: str | Path) -> str:
             content that the manifest, written when the model was saved, records.
     """
     folder = Path(folder)
-    hashes = {path.name: _sha256(path) for path in content_files(folder)}
+    hashes = {path.name: file_hash(path) for path in content_files(folder)}
     manifest = folder / MANIFEST
     if manifest.exists():
         _check_against(manifest, hashes)
@@ -123,7 +123,7 @@ def _fp32_bytes(weights: Path) -> int:
 def write_manifest(folder: str | Path) -> str:
     """Record the content of a saved model folder, so that a lost or changed file is noticed; return its version."""
     folder = Path(folder)
-    hashes = {path.name: _sha256(path) for path in content_files(folder)}
+    hashes = {path.name: file_hash(path) for path in content_files(folder)}
     manifest = {"model_version": _version(hashes), "sha256": hashes}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return _version(hashes)
@@ -175,6 +175,7 @@ def _version(hashes: dict[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
-def _sha256(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -128,8 +128,7 @@ def make_lean(model: PairModel, encoder: PairEncoder) -> bool:
     lean = lean_encoder(model.encoder)
     if lean is None:
         return False
-    probe = encoder.batch(encoder.encode(["a", "a a"], ["a a a a", "a"]), np.arange(2))
-    tensors = to_tensors(probe, torch.device("cpu"))
+    tensors = probe(encoder)
     own = model.encoder
     with torch.inference_mode():
         plain = model(**tensors)
@@ -141,3 +140,9 @@ def make_lean(model: PairModel, encoder: PairEncoder) -> bool:
     if not same:
         model.replace_encoder(own)
     return same
+
+
+def probe(encoder: PairEncoder) -> dict[str, Tensor]:
+    """The inputs of two short pairs, one of them padded, on the CPU."""
+    batch = encoder.batch(encoder.encode(["a", "a a"], ["a a a a", "a"]), np.arange(2))
+    return to_tensors(batch, torch.device("cpu"))
