@@ -152,7 +152,7 @@ def test_memory_threads_and_open_files_stay_flat_over_epochs(feed, tmp_path):
     for number in range(3, 15):
         epoch(number)
     gc.collect()
-    assert process.memory_info().rss - memory < 24e6, "12 epochs of 6 MB each"
+    assert process.memory_info().rss - memory < 48e6, "12 epochs of 6 MB each would be 72 MB"
     assert process.num_threads() <= threads + 1
     assert process.num_fds() <= files
 
