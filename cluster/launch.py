@@ -15,6 +15,8 @@ from cluster.errors import ClusterError
 _CHATTER = re.compile(
     "incubator modules|default log4j profile|Setting default log level|To adjust logging level"
     "|NativeCodeLoader|Truncated the string representation|Picked up JAVA_TOOL_OPTIONS|loopback address"
+    "|Broadcasting large task binary"
+    "|lineage has been truncated and cannot be recomputed"  # of what Delta's MERGE kept for itself and gave up
     "|if you need to bind to another address|Service 'SparkUI' could not bind"
 )
 _UNRESOLVED = re.compile("unresolved dependency|download failed|UNRESOLVED DEPENDENCIES|Server access error")

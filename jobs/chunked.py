@@ -144,14 +144,14 @@ class ChunkedRun:
 
 
 def staging(warehouse: Warehouse, run: Run, what: str) -> Table:
-    """A table that a run needs for itself: its laid-out `pairs`, or its `results` until they are committed."""
+    """A table that a run needs for itself: its laid-out `pairs`, its `results` until they are committed, `passages`."""
     clean = "".join(c if c.isalnum() else "_" for c in run.run_id)
     return warehouse.table(f"staging_{clean}_{crc32(run.run_id.encode()):08x}_{what}")  # a-b and a.b are two runs
 
 
 def drop_staging(warehouse: Warehouse, run: Run) -> None:
     """Remove the tables that only this run needed."""
-    for what in ("pairs", "results"):
+    for what in ("pairs", "results", "passages"):
         staging(warehouse, run, what).drop()
 
 

@@ -7,6 +7,8 @@ from importlib import import_module
 from jobs.command import run_job
 
 COMMANDS = {
+    "run": ("jobs.run_all", "build-pairs, score and rank, one after the other"),
+    "build-pairs": ("jobs.build_pairs", "make pairs of queries, their top documents and the passages of those"),
     "label": ("jobs.label", "label every pair of a table with a zoo of teachers"),
     "export-training-set": ("jobs.export_training_set", "write labelled pairs, encoded, as Parquet for training"),
     "score": ("jobs.score", "score every pair of a table"),

@@ -17,7 +17,7 @@ from jobs.command import run_job
 from jobs.evaluation_report import EvaluationReport, table_rows, write_files
 from jobs.golden_labels import GROUP, read_grouped
 from jobs.ledger import Identity, Ledger, settings_of
-from jobs.pairs import read_pinned
+from jobs.pairs import read_pinned, read_pinned_pairs
 from jobs.score import ScoreConfig
 from jobs.score_sources import Model, Source, StoredRun, collect, join_scores, model_source, stored_source
 from jobs.warehouse import Table, Warehouse
@@ -111,7 +111,7 @@ def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport:
     version = _pairs_version(config, table, sources[MODEL])
     golden_table = warehouse.table("golden_labels", config.golden_labels)
     pairs, golden_labels, by = read_grouped(
-        (table, *read_pinned(spark, table, version, "--pairs-version")),
+        (table, *read_pinned_pairs(spark, table, version)),
         (golden_table, *read_pinned(spark, golden_table, config.golden_labels_version, "--golden-labels-version")),
         config.by,
     )

@@ -13,7 +13,7 @@ from jobs.command import run_job
 from jobs.evaluate import transform as labelled_pairs
 from jobs.golden_labels import read_grouped
 from jobs.ledger import COMPLETE, FAILED, Identity, Ledger, Totals, settings_of
-from jobs.pairs import read_pairs, read_pinned
+from jobs.pairs import read_pairs, read_pinned, read_pinned_pairs
 from jobs.warehouse import Warehouse
 from mkdm.columns import GOLDEN_LABEL, PAIR, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
 from mkdm.config import parse_config
@@ -122,7 +122,7 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportReport:
     warehouse = Warehouse(spark, config.warehouse)
     calibration = read_pairs(spark, warehouse.table("pairs", config.calibration), None)
     pairs, golden_labels, _ = read_grouped(
-        (table := warehouse.table("pairs", config.pairs), *read_pinned(spark, table, None, "--pairs-version")),
+        (table := warehouse.table("pairs", config.pairs), *read_pinned_pairs(spark, table, None)),
         (golden := warehouse.table("golden_labels", config.golden_labels), *read_pinned(spark, golden, None, "")),
         None,
     )

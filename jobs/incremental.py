@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.ledger import COMPLETE, REPLACING, Identity, Ledger, RunState
-from jobs.pairs import PinnedPairs, check_pairs
+from jobs.pairs import PinnedPairs, check_pairs, with_passages
 from jobs.warehouse import Table, despite_conflicts
 from mkdm.columns import CONTENT_HASH, ERROR_CODE, PAIR, PAIR_KEY, PASSAGE, QUERY
 from mkdm.errors import InputError, RejectCode
@@ -71,6 +71,8 @@ def changed_pairs(pairs: PinnedPairs, base: RunState) -> tuple[DataFrame, DataFr
             f"then run once without --incremental"
         ) from error
     sign = F.create_map(*(F.lit(part) for pair in _SIGN.items() for part in pair))[F.col("_change_type")]
+    joined = pairs.keys is not None  # then a pair's passage never changes: its id is made of its text
+    changes = changes.withColumn(PASSAGE, F.lit(None).cast("string")) if joined else changes
     texts = check_pairs(changes, where, keep=("_change_type",)).withColumn("sign", sign)
     net = (
         texts.withColumn(CONTENT_HASH, F.xxhash64(QUERY, PASSAGE))
@@ -80,6 +82,7 @@ def changed_pairs(pairs: PinnedPairs, base: RunState) -> tuple[DataFrame, DataFr
     )
     came = net.where("net > 0").select(*PAIR, F.explode(F.sequence(F.lit(1), F.col("net"))).alias("_copy"))
     gone = net.groupBy(*PAIR_KEY).agg(F.max("net").alias("most")).where("most < 0")
+    came = with_passages(came.drop(PASSAGE), pairs.table) if joined else came
     return came.select(*PAIR), gone.select(*PAIR_KEY)
 
 

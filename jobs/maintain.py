@@ -33,7 +33,7 @@ class MaintainConfig:
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
     tables: list[str] = field(default_factory=lambda: list(TABLES))
-    """Which tables; those that are not there are left out, and `pairs` is done only where it is named."""
+    """Which tables; those that are not there are left out, and so are pairs of another maker, unless they are named."""
     optimize: bool = True
     """Whether to compact and cluster."""
     vacuum: bool = True
@@ -71,6 +71,8 @@ def run(spark: SparkSession, config: MaintainConfig) -> list[TableCare]:
     """
     warehouse = Warehouse(spark, config.warehouse)
     there = {name: table for name in config.tables if (table := warehouse.table(name)).exists()}
+    if config.tables == list(TABLES):  # a table of pairs that somebody else wrote is theirs, unless it is named
+        there = {name: table for name, table in there.items() if not TABLES[name].built or table.built()}
     if not there:
         raise InputError(f"{config.warehouse} has none of the tables {', '.join(config.tables)}")
     states = Ledger(warehouse.table("runs")).states()

@@ -9,8 +9,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import col
 from pyspark.sql.types import IntegralType, StringType
 
+from jobs.tables import PASSAGES_AT
 from jobs.warehouse import Table
-from mkdm.columns import PAIR, PAIR_KEY
+from mkdm.columns import PAIR, PAIR_KEY, PASSAGE, PASSAGE_ID
 from mkdm.errors import InputError
 
 _FORMATS = {".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet"}
@@ -23,11 +24,13 @@ class PinnedPairs:
     Attributes:
         rows: query_id, passage_id, query, passage, all strings.
         version: what was pinned: `<table id>@<Delta version>`, or a hash of the files' names, sizes and times.
+        keys: the rows before their passages were joined, where that is so.
     """
 
     table: Table
     rows: DataFrame
     version: str
+    keys: DataFrame | None = None
 
     @property
     def delta_version(self) -> int:
@@ -47,7 +50,7 @@ class PinnedPairs:
         Raises:
             InputError: there is none.
         """
-        count = self.rows.count()
+        count = (self.rows if self.keys is None else self.keys).count()
         if count == 0:
             raise InputError(f"{self.table.location} has no row: there is nothing to score")
         return count
@@ -65,9 +68,38 @@ def read_pairs(
     Raises:
         InputError: nothing there, a column missing or of the wrong type, or no such version.
     """
-    rows, pinned = read_pinned(spark, table, version, "--pairs-version")
+    keys, pinned = read_pinned(spark, table, version, "--pairs-version")
+    rows = with_passages(keys, table)
     keep = tuple(name for name in keep_if_there if name in rows.columns)
-    return PinnedPairs(table, check_pairs(rows, table.location, keep), pinned)
+    return PinnedPairs(table, check_pairs(rows, table.location, keep), pinned, None if rows is keys else keys)
+
+
+def with_passages(pairs: DataFrame, table: Table) -> DataFrame:
+    """The pairs with the texts of their passages, which `build-pairs` keeps once each, in `passages`.
+
+    A passage's id is made of its text, so that the newest version of `passages` has it as it was. A pair whose passage
+    is there no more has none, and is rejected as such by what scores it.
+
+    Args:
+        pairs: rows of a pairs table, which are returned as they are if they have the column passage.
+        table: the table that they are of.
+
+    Returns:
+        The columns of the pairs, and passage.
+    """
+    if PASSAGE in pairs.columns or is_file(table) or not table.exists():
+        return pairs
+    where = table.properties().get(PASSAGES_AT)
+    if where is None:
+        return pairs
+    texts = Table(table.spark, where or table.sibling("passages").location).read().select(PASSAGE_ID, PASSAGE)
+    return pairs.join(texts, PASSAGE_ID, "left")
+
+
+def read_pinned_pairs(spark: SparkSession, table: Table, version: int | None) -> tuple[DataFrame, str]:
+    """Pairs with the columns that they have, texts of passages included, and what was pinned; see `read_pinned`."""
+    rows, pinned = read_pinned(spark, table, version, "--pairs-version")
+    return with_passages(rows, table), pinned
 
 
 def read_pinned(spark: SparkSession, table: Table, version: int | None, flag: str) -> tuple[DataFrame, str]:

@@ -101,7 +101,7 @@ def run(spark: SparkSession, config: RankConfig) -> RankReport:
     else:
         with _metadata(spark, {"run_id": state.run.run_id, "top_k": config.top_k}):
             if published.get("run_id") in chain and published.get("top_k") == config.top_k:
-                _update(ranked, transform(mine, config.top_k))
+                ranked.merge_to(transform(mine, config.top_k), (QUERY_ID, RANK))
             else:
                 ranked.overwrite(transform(mine, config.top_k))
     version = _published(ranked)[1]
@@ -176,14 +176,6 @@ def _metadata(spark: SparkSession, content: dict[str, Any]) -> Iterator[None]:
         yield
     finally:
         spark.conf.unset(_METADATA)
-
-
-def _update(ranked: Table, rows: DataFrame) -> None:
-    """Change only the rows that differ, in one commit, so that followers of the change feed see those alone."""
-    keys = f"old.{QUERY_ID} = new.{QUERY_ID} AND old.{RANK} = new.{RANK}"
-    differs = " OR ".join(f"NOT (old.{name} <=> new.{name})" for name in (PASSAGE_ID, SCORE, MODEL_VERSION, RUN_ID))
-    merge = ranked.delta().alias("old").merge(rows.alias("new"), keys)
-    merge.whenMatchedUpdateAll(differs).whenNotMatchedInsertAll().whenNotMatchedBySourceDelete().execute()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

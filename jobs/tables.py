@@ -15,6 +15,11 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
+BUILT_BY = "mkdm.builtBy"
+"""The table property of tables whose rows a build owns."""
+PASSAGES_AT = "mkdm.passagesAt"
+"""The table property of pairs without texts: where their passages are; empty for the table `passages` beside them."""
+
 
 @dataclass(frozen=True)
 class TableKind:
@@ -25,17 +30,21 @@ class TableKind:
         checks: by name, what Delta checks on every row that anybody writes.
         cluster_by: column by which OPTIMIZE clusters the rows, so that readers skip files.
         followed: whether its Change Data Feed is on, from the first version.
+        built: whether a build owns all of its rows, and takes out what it did not make.
     """
 
     schema: StructType
     checks: dict[str, str] = field(default_factory=dict)
     cluster_by: str | None = None
     followed: bool = False
+    built: bool = False
 
     @property
     def properties(self) -> dict[str, str]:
         """Delta's table properties."""
-        return {"delta.enableChangeDataFeed": "true"} if self.followed else {}
+        return ({"delta.enableChangeDataFeed": "true"} if self.followed else {}) | (
+            {BUILT_BY: "build-pairs"} if self.built else {}
+        )
 
 
 def _schema(required: dict[str, Any], optional: dict[str, Any]) -> StructType:
@@ -47,6 +56,44 @@ _TEXT, _INT, _LONG, _FLOAT, _TIME = StringType(), IntegerType(), LongType(), Flo
 _SCORE_CHECK = {"score_in_0_1": "score >= 0 AND score <= 1"}
 
 TABLES = {
+    "query_map": TableKind(_schema({"raw_query_id": _TEXT, "query_id": _TEXT}, {}), followed=True, built=True),
+    "normalised_queries": TableKind(
+        _schema({"query_id": _TEXT, "query": _TEXT}, {"frequency": DoubleType(), "segment": _TEXT}),
+        followed=True,
+        built=True,
+    ),
+    "passages": TableKind(
+        _schema(
+            {"passage_id": _TEXT, "doc_id": _TEXT, "ordinal": _INT, "passage": _TEXT},
+            {"cut_hash": _LONG, "duplicate_of": _TEXT, "documents_sharing": _INT},
+        ),
+        cluster_by="passage_id",
+        followed=True,
+        built=True,
+    ),
+    "pairs": TableKind(
+        _schema({"query_id": _TEXT, "passage_id": _TEXT}, {"query": _TEXT}),
+        followed=True,
+        built=True,
+    ),
+    "funnel": TableKind(
+        _schema({"run_id": _TEXT, "step": _TEXT, "place": _INT, "what": _TEXT, "rows": _LONG}, {}),
+    ),
+    "rejected_inputs": TableKind(
+        _schema(
+            {"input": _TEXT},
+            {
+                "query_id": _TEXT,
+                "doc_id": _TEXT,
+                "job": _TEXT,
+                "error_code": _TEXT,
+                "error_message": _TEXT,
+                "run_id": _TEXT,
+                "rejected_at": _TIME,
+            },
+        ),
+        followed=True,
+    ),
     "scores": TableKind(
         _schema(
             {"query_id": _TEXT, "passage_id": _TEXT, "score": _FLOAT},

@@ -12,7 +12,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import col
 
-from jobs.tables import TABLES, TableKind
+from jobs.tables import BUILT_BY, TABLES, TableKind
 from mkdm.errors import ConfigError, InputError, RunFailedError
 
 _CATALOG = re.compile(r"^\w+\.\w+$")
@@ -48,6 +48,16 @@ class Table:
     def in_catalog(self) -> bool:
         """Whether the location is a name in a catalog."""
         return _NAME.match(self.location) is not None
+
+    def sibling(self, name: str) -> "Table":
+        """The table of that name in the same folder or schema."""
+        mark = "." if self.in_catalog else "/"
+        return Table(self.spark, f"{self.location.rstrip('/').rpartition(mark)[0] or '.'}{mark}{name}")
+
+    def set_properties(self, properties: dict[str, str]) -> None:
+        """Set Delta table properties."""
+        pairs = ", ".join(f"'{name}' = {_literal(value)}" for name, value in properties.items())
+        self.spark.sql(f"ALTER TABLE {self.sql_name} SET TBLPROPERTIES ({pairs})")
 
     def exists(self) -> bool:
         """Whether a Delta table is there."""
@@ -97,12 +107,10 @@ class Table:
         try:
             if not self.exists():
                 despite_conflicts(lambda: self._create_empty(kind))
-            detail = self.delta().detail().select("properties").first()
-            has = detail["properties"] if detail else {}
+            has = self.properties()
             lacks = {name: value for name, value in kind.properties.items() if has.get(name) != value}
             if lacks:
-                pairs = ", ".join(f"'{name}' = '{value}'" for name, value in lacks.items())
-                self.spark.sql(f"ALTER TABLE {self.sql_name} SET TBLPROPERTIES ({pairs})")
+                self.set_properties(lacks)
             columns = set(self.read().columns)
             new = [
                 f"{field.name} {field.dataType.simpleString()}" for field in kind.schema if field.name not in columns
@@ -197,6 +205,48 @@ class Table:
         """Write the table anew, atomically."""
         self._save(rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true"))
 
+    def become(self, rows: DataFrame, keys: tuple[str, ...], transaction: str) -> dict[str, int]:
+        """Make the table hold these rows and no others, in one commit; a repeat changes nothing.
+
+        Args:
+            rows: each key once, none of it null; read twice, so that they should be stored.
+            keys: the columns that tell a row.
+
+        Returns:
+            How many rows were added, changed and removed.
+        """
+        if self.read().isEmpty():
+            self.append(rows, transaction)
+            return self._done({"added": "numOutputRows"})
+        self.merge_to(rows, keys)
+        metrics = {"added": "numTargetRowsInserted", "changed": "numTargetRowsUpdated"}
+        return self._done(metrics | {"removed": "numTargetRowsDeleted"})
+
+    def merge_to(self, rows: DataFrame, keys: tuple[str, ...]) -> None:
+        """The same by MERGE: only rows that differ are touched, so that followers of the feed see those alone."""
+        same = " AND ".join(f"old.{key} = new.{key}" for key in keys)
+        differs = " OR ".join(f"NOT (old.{name} <=> new.{name})" for name in rows.columns if name not in keys)
+        merge = self.delta().alias("old").merge(rows.alias("new"), same)
+        merge = merge.whenMatchedUpdateAll(differs) if differs else merge
+        despite_conflicts(merge.whenNotMatchedInsertAll().whenNotMatchedBySourceDelete().execute)
+
+    def _done(self, metrics: dict[str, str]) -> dict[str, int]:
+        """Figures of the newest commit, as its writer left them."""
+        found = self.delta().history(1).first()
+        told = found["operationMetrics"] if found is not None else {}
+        return dict.fromkeys(("added", "changed", "removed"), 0) | {
+            name: int(told.get(metric, 0)) for name, metric in metrics.items()
+        }
+
+    def properties(self) -> dict[str, str]:
+        """Its Delta table properties."""
+        found = self.delta().detail().select("properties").first()
+        return dict(found["properties"]) if found is not None else {}
+
+    def built(self) -> bool:
+        """Whether a build owns its rows."""
+        return BUILT_BY in self.properties()
+
     def _save(self, writer: Any) -> None:
         if self.in_catalog:
             writer.saveAsTable(self.location)
@@ -246,6 +296,11 @@ class Warehouse:
         table = self.table(name, moved_to)
         table.create(TABLES[name])
         return table
+
+
+def _literal(text: str) -> str:
+    """A string as SQL writes it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _one_line(error: Exception) -> str:

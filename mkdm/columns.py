@@ -20,6 +20,12 @@ CHUNK = "chunk"
 RANK = "rank"
 RUN_ID = "run_id"
 MODEL_VERSION = "model_version"
+DOC_ID = "doc_id"
+DOC_RANK = "doc_rank"
+FREQUENCY = "frequency"
+ORDINAL = "ordinal"
+SEGMENT = "segment"
+TEXT = "text"
 
 PAIR_KEY = (QUERY_ID, PASSAGE_ID)
 PAIR = (QUERY_ID, PASSAGE_ID, QUERY, PASSAGE)

@@ -43,7 +43,7 @@ class TrainingError(MkdmError):
 
 
 class RejectCode(StrEnum):
-    """Why one row was rejected: the `error_code` of `rejected_pairs`."""
+    """Why one row was rejected: the `error_code` of `rejected_pairs` and of `rejected_inputs`."""
 
     NULL_KEY = "null_key"
     DUPLICATE_KEY = "duplicate_key"
@@ -58,3 +58,11 @@ class RejectCode(StrEnum):
     TOKENIZER_ERROR = "tokenizer_error"
     MODEL_ERROR = "model_error"
     NON_FINITE_SCORE = "non_finite_score"
+    NULL_TEXT = "null_text"
+    EMPTY_TEXT = "empty_text"
+    HTML_TEXT = "html_text"
+    INVALID_FREQUENCY = "invalid_frequency"
+    INVALID_RANK = "invalid_rank"
+    UNKNOWN_QUERY = "unknown_query"
+    UNKNOWN_DOCUMENT = "unknown_document"
+    CUTTER_ERROR = "cutter_error"

@@ -1,7 +1,6 @@
 """How good scores are, against golden labels, and the baselines beside them that need no model."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-_WORD = re.compile(r"\w+")
+from mkdm.query_text import words
 
 
 def word_overlap(queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
@@ -22,11 +21,7 @@ def word_overlap(queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.
     Returns:
         float32[n] in [0, 1]; 0 for a query without words.
     """
-
-    def words(text: str) -> set[str]:
-        return set(_WORD.findall(text.lower()))
-
-    pairs = zip(map(words, queries), map(words, passages), strict=True)
+    pairs = [(set(words(query)), set(words(passage))) for query, passage in zip(queries, passages, strict=True)]
     return np.array([len(query & passage) / max(1, len(query)) for query, passage in pairs], dtype=np.float32)
 
 
@@ -45,16 +40,16 @@ def bm25(queries: Sequence[str], passages: Sequence[str], k1: float = 1.2, b: fl
     Returns:
         float32[n], not negative; 0 where no word of the query occurs in the passage.
     """
-    counted = {passage: Counter(_WORD.findall(passage.lower())) for passage in passages}
-    length = {passage: words.total() for passage, words in counted.items()}
+    counted = {passage: Counter(words(passage)) for passage in passages}
+    length = {passage: counts.total() for passage, counts in counted.items()}
     average = sum(length.values()) / max(1, len(length)) or 1.0
-    frequency = Counter(word for words in counted.values() for word in words)
+    frequency = Counter(word for counts in counted.values() for word in counts)
     weight = {word: math.log(1 + (len(counted) - df + 0.5) / (df + 0.5)) for word, df in frequency.items()}
 
     def one(query: str, passage: str) -> float:
-        words, norm = counted[passage], k1 * (1 - b + b * length[passage] / average)
-        distinct = dict.fromkeys(_WORD.findall(query.lower()))  # in order: a set would round differently each time
-        return sum(weight[word] * words[word] / (words[word] + norm) for word in distinct if word in words)
+        counts, norm = counted[passage], k1 * (1 - b + b * length[passage] / average)
+        distinct = dict.fromkeys(words(query))  # in order: a set would round differently each time
+        return sum(weight[word] * counts[word] / (counts[word] + norm) for word in distinct if word in counts)
 
     return np.array([one(query, passage) for query, passage in zip(queries, passages, strict=True)], dtype=np.float32)
 

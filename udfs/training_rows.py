@@ -1,10 +1,9 @@
 """The encoding UDF of a training set: query and passage in; padded token ids, or an error, out."""
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +15,10 @@ from pyspark.sql.types import ArrayType, IntegerType, LongType, StringType, Stru
 from pyspark.sql.udf import UserDefinedFunction
 
 from mkdm.columns import ERROR_CODE, ERROR_MESSAGE
-from mkdm.errors import MkdmError, ModelError
+from mkdm.errors import ModelError
 from mkdm.training_rows import INPUT_IDS, LENGTH, NO_GOLDEN_LABEL, PAIR_HASH, QUERY_LENGTH, SOURCE, soft_label_column
 from mkdm.training_set import MANIFEST, Template, TrainingFile, TrainingSet
+from udfs.asking import ask_a_task
 from udfs.scoring import MAX_MESSAGE, texts
 
 if TYPE_CHECKING:  # transformers, and torch with it, are imported on executors alone
@@ -99,25 +99,17 @@ def _load(folder: str, max_length: int) -> "tuple[PairEncoder, str]":
 
 
 def encoding_settings(spark: SparkSession, folder: str, max_length: int) -> tuple[EncodingSettings, Template]:
-    """What the tokenizer of a folder is, asked in a Spark task: executors load it anyway, the driver need not.
+    """What the tokenizer of a folder is.
 
     Raises:
         ModelError: the folder has no tokenizer that can be used.
     """
 
-    def look(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        for batch in batches:
-            for _ in range(len(batch)):
-                try:
-                    encoder, version = _load(folder, max_length)
-                    found = {"version": version, "template": asdict(encoder.template)}
-                except MkdmError as error:
-                    found = {"error": str(error)}
-                yield pd.DataFrame({"found": [json.dumps(found)]})
+    def look() -> dict[str, Any]:
+        encoder, version = _load(folder, max_length)
+        return {"version": version, "template": asdict(encoder.template)}
 
-    found = json.loads(spark.range(1, numPartitions=1).mapInPandas(look, "found string").collect()[0]["found"])
-    if "error" in found:
-        raise ModelError(found["error"])
+    found = ask_a_task(spark, look)
     return EncodingSettings(folder, found["version"], max_length), Template(**found["template"])
 
 

@@ -138,6 +138,8 @@ def test_ties_are_broken_by_passage_id(spark):
 def test_reader_s_contract(tables):
     """Columns, types, constraints and the change feed, as delta-rs sees them on tables that Spark made."""
     for name, kind in TABLES.items():
+        if kind.built:  # see test_build_pairs.py
+            continue
         reader = Reader(str(tables / name))
         fields = {field["name"]: field for field in json.loads(reader.schema().to_json())["fields"]}
         assert list(fields) == kind.schema.names

@@ -1,0 +1,277 @@
+"""Makes query-passage pairs of a query log, documents and a search engine's results: `mkdm build-pairs`."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from cluster.session import ClusterConfig, start_session
+from jobs.chunked import cause, drop_staging, say
+from jobs.command import run_job
+from jobs.funnel import FunnelReport, StepCounts, store
+from jobs.funnel_inputs import DOCUMENTS, QUERIES, QUERY_DOCUMENTS, read_input
+from jobs.funnel_steps import Build, build_pairs, build_passages, build_queries, transform
+from jobs.ledger import COMPLETE, FAILED, REMOVED, Identity, Ledger, RunState, Totals, settings_of
+from jobs.query_log import ALL, BODY, HEAD
+from jobs.tables import PASSAGES_AT
+from jobs.warehouse import Table, Warehouse
+from mkdm.columns import FREQUENCY, PASSAGE
+from mkdm.config import parse_config
+from mkdm.errors import ConfigError, InputError, MkdmError, RejectRateError, RunFailedError
+from udfs.passages import cut_settings
+
+__all__ = ["BuildPairsConfig", "main", "run", "transform"]
+
+JOB = "build-pairs"
+STEPS = ((QUERIES, build_queries), (DOCUMENTS, build_passages), ("pairs", build_pairs))
+INPUTS = (QUERIES, DOCUMENTS, QUERY_DOCUMENTS)
+SETTINGS = (
+    "segments",
+    "head_share",
+    "body_share",
+    "html",
+    "near_duplicates",
+    "duplicates",
+    "boilerplate_documents",
+    "documents_per_query",
+    "passages_per_document",
+    "passages_per_query",
+    "prefilter",
+    "passage_in_pairs",
+)
+
+
+@dataclass(frozen=True)
+class BuildPairsConfig:
+    """Make the pairs of a query log's head and body queries: their top documents, cut into passages.
+
+    Raises:
+        ConfigError: a number outside its range.
+    """
+
+    tokenizer: str
+    """Folder of the model that will score the pairs, the same on every machine: its tokenizer measures the passages."""
+    warehouse: str = "warehouse"
+    """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
+    queries: str | None = None
+    """Queries (query_id, query, and perhaps frequency), if not <warehouse>/queries: a Delta table, or a .parquet, .csv
+    or .jsonl file or folder."""
+    queries_version: int | None = None
+    """Delta version of the queries; default: the newest when the run starts."""
+    documents: str | None = None
+    """Documents (doc_id, text), if not <warehouse>/documents: as for the queries."""
+    documents_version: int | None = None
+    """Delta version of the documents; default: the newest."""
+    query_documents: str | None = None
+    """The documents of each query (query_id, doc_id, doc_rank), if not <warehouse>/query_documents."""
+    query_documents_version: int | None = None
+    """Delta version of query_documents; default: the newest."""
+    passages: str | None = None
+    """Table of passages, if not <warehouse>/passages."""
+    pairs: str | None = None
+    """Table of pairs, if not <warehouse>/pairs."""
+    runs: str | None = None
+    """Table of runs, if not <warehouse>/runs."""
+    segments: Literal["head", "head-body", "all"] = "head-body"
+    """Queries to take, where queries have a frequency."""
+    head_share: float = 0.2
+    """Share of all impressions that the most frequent queries, the head, take up, 0 to 1."""
+    body_share: float = 0.6
+    """Share of all impressions that the next ones, the body, take up, 0 to 1; the rest is the tail."""
+    passage_tokens: int = 128
+    """Tokens of a passage at most, special tokens left out."""
+    passage_overlap: int = 0
+    """Tokens at most that a passage repeats of the one before."""
+    html: Literal["keep", "strip", "reject"] = "keep"
+    """Of a document with HTML tags in its text: cut it as it is, take the tags out first, or leave it out."""
+    near_duplicates: float | None = None
+    """Also find passages that share at least this share of their three-word shingles with another one, 0 to 1."""
+    duplicates: Literal["keep", "merge"] = "keep"
+    """Whether duplicate passages each make pairs, or one of them for all."""
+    boilerplate_documents: int | None = None
+    """Leave texts that at least so many documents share out of the pairs; default: leave out none."""
+    documents_per_query: int = 10
+    """Documents of a query at most, by doc_rank."""
+    passages_per_document: int | None = None
+    """Passages of a query and document at most: the first, or the best of the prefilter. Default: all."""
+    passages_per_query: int | None = None
+    """Passages of a query at most: by rank of their document, or the best of the prefilter. Default: all."""
+    prefilter: Literal["none", "bm25", "overlap"] = "none"
+    """What orders a query's passages for those two limits: BM25, or the share of the query's words that they have."""
+    passage_in_pairs: bool = False
+    """Whether pairs hold the passages' texts, or passage_id alone, and whoever reads them joins the texts."""
+    max_reject_rate: float = 0.05
+    """Share of an input's rows that may be rejected, 0 to 1; above it the job fails before it changes the pairs."""
+
+    def __post_init__(self) -> None:
+        for name in ("head_share", "body_share", "near_duplicates", "max_reject_rate"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise ConfigError(f"--{name.replace('_', '-')} is {share}; it must lie in [0, 1]")
+        if self.head_share + self.body_share > 1 + 1e-9:
+            raise ConfigError(f"--head-share {self.head_share} and --body-share {self.body_share} are more than 1")
+        numbers = ("passage_tokens", "documents_per_query", "passages_per_document", "passages_per_query")
+        for name in (*numbers, "boilerplate_documents"):
+            number, least = getattr(self, name), 2 if name == "boilerplate_documents" else 1
+            if number is not None and number < least:
+                raise ConfigError(f"--{name.replace('_', '-')} is {number}; it must be at least {least}")
+        if not 0 <= self.passage_overlap < self.passage_tokens:
+            raise ConfigError(
+                f"--passage-overlap is {self.passage_overlap}; it must be at least 0 and less than --passage-tokens"
+            )
+        if self.prefilter != "none" and not (self.passages_per_document or self.passages_per_query):
+            raise ConfigError("--prefilter orders passages: give --passages-per-document or --passages-per-query too")
+
+    def taken_segments(self) -> list[str]:
+        """The segments whose queries get pairs."""
+        return {"head": [HEAD, ALL], "head-body": [HEAD, BODY, ALL], "all": [HEAD, BODY, "tail", ALL]}[self.segments]
+
+    def limits(self) -> list[str]:
+        """What leaves pairs out, as the report names it."""
+        names = ["passages_per_document", "passages_per_query"]
+        found = [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
+        return found + (["--duplicates"] if self.duplicates == "merge" else [])
+
+
+def run(spark: SparkSession, config: BuildPairsConfig) -> FunnelReport:
+    """Bring `normalised_queries`, `query_map`, `passages` and `pairs` up to date with the inputs.
+
+    They then hold what the inputs ask for and nothing else, but only rows that differ are touched: a new document makes
+    its pairs, one that left takes its own away, and an unchanged one is not cut again. The same command again goes on
+    with the step that failed, or finds nothing to do.
+
+    Raises:
+        ConfigError: a setting that cannot work with the tables that are there.
+        ModelError: the folder has no tokenizer that can be used.
+        InputError: an input is missing or lacks a column or its type; or a table that would be written holds rows that
+            no build made.
+        RejectRateError: more rows of an input were rejected than allowed; the pairs stay as they were.
+        RunFailedError: a task failed for good, or rows went missing.
+    """
+    warehouse = Warehouse(spark, config.warehouse)
+    inputs = {
+        name: read_input(name, warehouse.table(name, getattr(config, name)), getattr(config, f"{name}_version"))
+        for name in INPUTS
+    }
+    settings = cut_settings(spark, config.tokenizer, config.passage_tokens, config.passage_overlap)
+    chosen = settings_of(config, SETTINGS) | {"cut": str(settings)}
+    versions = {name: found.version for name, found in inputs.items()}
+    identity = Identity(JOB, chosen, versions, settings.version)
+    tables = _tables(warehouse, config)
+    ledger = Ledger(tables["runs"])
+    state = _newest_build(ledger, identity)
+    if state is None:
+        rows = sum(found.rows.count() for found in inputs.values())
+        state = ledger.start(identity, ledger.free_name(identity, None), rows, len(STEPS))
+    build = Build(spark, warehouse, config, state.run, inputs, tables, settings)
+    if state.state == COMPLETE:
+        say(f"run {state.run.run_id} is complete since {state.last_seen:%Y-%m-%d %H:%M:%S}: nothing to do")
+        totals = state.totals
+    else:
+        totals = _complete(build, ledger, state)
+    drop_staging(warehouse, state.run)
+    shown = {name: tables[name].location for name in ("pairs", "passages", "rejected_inputs", "funnel")}
+    names = tuple(step for step, _ in STEPS)
+    return FunnelReport.of(state.run, totals, tables["funnel"], names, _notes(build), shown)
+
+
+def _tables(warehouse: Warehouse, config: BuildPairsConfig) -> dict[str, Table]:
+    moved = {"passages": config.passages, "pairs": config.pairs, "runs": config.runs}
+    names = ("normalised_queries", "query_map", "passages", "pairs", "funnel", "rejected_inputs", "runs")
+    for name in names[:4]:
+        table = warehouse.table(name, moved.get(name))
+        if table.exists() and not table.built() and not table.read().isEmpty():
+            raise InputError(
+                f"{table.location} holds rows that no build made, and would lose them: give another --warehouse, or "
+                f"move that table away"
+            )
+    tables = {name: warehouse.output(name, moved.get(name)) for name in names}
+    pairs, has = tables["pairs"], PASSAGE in tables["pairs"].read().columns
+    if has != config.passage_in_pairs:
+        if not pairs.read().isEmpty():
+            raise ConfigError(
+                f"{pairs.location} was built with --passage-in-pairs {str(has).lower()}: keep it, or remove the table"
+            )
+        if has:
+            raise ConfigError(f"{pairs.location} has the column passage: remove the table, or --passage-in-pairs true")
+        pairs.spark.sql(f"ALTER TABLE {pairs.sql_name} ADD COLUMNS (passage STRING)")
+    if not config.passage_in_pairs:
+        where = tables["passages"].qualified() if config.passages or config.pairs else ""
+        if pairs.properties().get(PASSAGES_AT) != where:
+            pairs.set_properties({PASSAGES_AT: where})
+    return tables
+
+
+def _newest_build(ledger: Ledger, identity: Identity) -> RunState | None:
+    """The newest build, if it is this one: the tables are what the newest build left or was about to."""
+    newest = max(ledger.states(job=JOB), key=lambda state: state.run.started_at, default=None)
+    if newest is None or newest.state == REMOVED or newest.run.fingerprint != identity.fingerprint:
+        return None
+    return newest
+
+
+def _complete(build: Build, ledger: Ledger, state: RunState) -> Totals:
+    began, run = time.monotonic(), state.run
+    if state.chunks:
+        say(f"{run.run_id} goes on: {len(state.chunks)} of {len(STEPS)} steps are done")
+    done = dict(state.chunks)
+    try:
+        for number, (name, step) in enumerate(STEPS):
+            if number in done:
+                continue
+            say(f"{name} …")
+            since = time.monotonic()
+            counts = step(build)
+            store(build.tables["funnel"], run, counts)
+            done[number] = _totals(counts, time.monotonic() - since)
+            ledger.complete_chunk(run, number, done[number])
+        parts = list(done.values())
+        totals = Totals(
+            rows_read=sum(part.rows_read for part in parts),
+            rows_written=done[len(STEPS) - 1].rows_written,
+            rows_rejected=sum(part.rows_rejected for part in parts),
+            seconds=sum(part.seconds for part in state.chunks.values()) + time.monotonic() - began,
+        )
+        ledger.record(run, COMPLETE, totals)
+    except (PySparkException, Py4JError, MkdmError) as error:
+        other = RunState.of(ledger.rows(run_id=run.run_id))
+        if other is not None and other.state == COMPLETE:  # by another driver, which then dropped the staging
+            return other.totals
+        with suppress(PySparkException, Py4JError):
+            ledger.record(run, FAILED)
+        if isinstance(error, (InputError, RejectRateError)):
+            raise
+        raise RunFailedError(f"run {run.run_id} failed: {cause(error)}") from error
+    return totals
+
+
+def _totals(counts: StepCounts, seconds: float) -> Totals:
+    written = counts.rows.get("pairs", counts.rows.get("passages", counts.read - counts.rejected))
+    return replace(
+        Totals(), rows_read=counts.read, rows_written=written, rows_rejected=counts.rejected, seconds=seconds
+    )
+
+
+def _notes(build: Build) -> tuple[str, ...]:
+    notes = []
+    queries = build.inputs[QUERIES]
+    if FREQUENCY not in queries.rows.columns:
+        notes.append(f"{queries.table.location} has no column frequency: all queries are taken, as segment all")
+    elif build.tables["normalised_queries"].read().where("segment = 'all'").limit(1).count():
+        notes.append(f"no query of {queries.table.location} has a frequency above 0: all are taken, as segment all")
+    return tuple(notes)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Build from the command line and print the funnel."""
+    config, cluster = parse_config("mkdm build-pairs", argv, BuildPairsConfig, ClusterConfig)
+    print(run(start_session(cluster, f"mkdm build-pairs {config.warehouse}"), config))
+
+
+if __name__ == "__main__":
+    run_job(main)
