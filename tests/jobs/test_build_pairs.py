@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,8 +87,22 @@ def test_the_tables_as_readers_see_them(built):
         assert reader.protocol().min_reader_version == 1
 
 
-def test_only_what_changed_is_made_cut_and_scored(spark, warehouse, student_folder, cutter, capsys):
-    """A document comes, one leaves, one changes; a query leaves, one changes, two become the same."""
+def failing_at(steps, failing: int | None, ran: list[str]):
+    """The steps; they enter their names as they run, and that one fails after its work."""
+    for number, (name, step) in enumerate(steps):
+
+        def work(build, name=name, step=step, number=number):
+            ran.append(name)
+            counts = step(build)
+            if number == failing:
+                raise RunFailedError("the power went")
+            return counts
+
+        yield name, work
+
+
+def test_only_what_changed_is_made_cut_and_scored(spark, warehouse, student_folder, cutter, monkeypatch, capsys):
+    """A document comes, one leaves, one changes; a query leaves, one changes, two become the same; steps fail."""
     config = config_of(warehouse, student_folder)
     assert "nothing to do" in str(run(spark, config)) + capsys.readouterr().err
     scoring = ScoreConfig(model=student_folder, warehouse=warehouse.root, precision="fp32", incremental=True)
@@ -109,7 +124,18 @@ def test_only_what_changed_is_made_cut_and_scored(spark, warehouse, student_fold
         },
     )
     changed.write(spark, warehouse)
+    real, ran = job.STEPS, []
+    for failing in (1, 2):  # after the work, before it is recorded
+        monkeypatch.setattr(job, "STEPS", tuple(failing_at(real, failing, ran)))
+        with pytest.raises(RunFailedError, match="the power went"):
+            run(spark, config)
+    monkeypatch.setattr(job, "STEPS", tuple(failing_at(real, None, ran)))
     report = run(spark, config)
+    assert ran == ["queries", "documents", "documents", "pairs", "pairs"]
+    assert "goes on: 2 of 3 steps are done" in capsys.readouterr().err
+    assert not [path for path in Path(warehouse.root).iterdir() if path.name.startswith("staging")]
+    funnel = warehouse.table("funnel").read().where(F.col("run_id") == report.run.run_id).collect()
+    assert len({(row.step, row.what) for row in funnel}) == len(funnel)
     expected = changed.pairs(cutter)
     assert pairs_of(warehouse) == expected
     before = LOG.pairs(cutter)
@@ -137,57 +163,23 @@ def test_only_what_changed_is_made_cut_and_scored(spark, warehouse, student_fold
     assert [scores[key] for key in keys] == pytest.approx(fresh.tolist(), abs=1e-5)
 
 
-def test_whatever_step_fails_the_same_command_goes_on(spark, warehouse, student_folder, cutter, monkeypatch, capsys):
-    changed = LOG.but(documents={"d1": "Something else."}, queries={"q02": ("another query", 1)})
-    changed.write(spark, warehouse)
-    config = config_of(warehouse, student_folder)
-    names = [name for name, _ in job.STEPS]
-    ran: list[str] = []
-
-    def steps_that_fail_at(failing: str | None, after: bool):
-        def one(name, step):
-            def work(build):
-                ran.append(name)
-                if name == failing and not after:
-                    raise RunFailedError("the power went")
-                counts = step(build)
-                if name == failing:
-                    raise RunFailedError("the power went, after the work")
-                return counts
-
-            return name, work
-
-        return tuple(one(name, step) for name, step in real)
-
-    real = job.STEPS
-    for failing, after in ((names[0], True), (names[1], False), (names[1], True), (names[2], True), (None, False)):
-        monkeypatch.setattr(job, "STEPS", steps_that_fail_at(failing, after))
-        if failing:
-            with pytest.raises(RunFailedError, match="the power went"):
-                run(spark, config)
-        else:
-            report = run(spark, config)
-    assert ran == [names[0], names[0], names[1], names[1], names[1], names[2], names[2]]
-    assert "goes on: 2 of 3 steps are done" in capsys.readouterr().err
-    assert pairs_of(warehouse) == changed.pairs(cutter)
-    states = [
-        state
-        for state in Ledger(warehouse.table("runs")).states(job="build-pairs")
-        if state.run.run_id == report.run.run_id
-    ]
-    assert [(state.state, len(state.chunks)) for state in states] == [("complete", 3)]
-    assert not [path.name for path in Path(warehouse.root).iterdir() if path.name.startswith("staging")]
-    funnel = warehouse.table("funnel").read().where(F.col("run_id") == report.run.run_id).collect()
-    assert len({(row.step, row.what) for row in funnel}) == len(funnel)
-
-    # another setting, and back: the tables follow, though a run like the third one is complete already
-    run(spark, config_of(warehouse, student_folder, documents_per_query=1))
-    assert pairs_of(warehouse) == changed.pairs(cutter, documents_per_query=1)
-    again = run(spark, config)
-    assert pairs_of(warehouse) == changed.pairs(cutter)
-    assert again.run.run_id == f"{report.run.run_id}.2"
+def test_only_the_newest_build_is_one_to_go_on_with(spark, warehouse):
+    """Settings A, then B, then A again: the tables hold what B made, though a run of A is complete."""
+    ledger = Ledger(warehouse.output("runs"))
+    done = ledger.states(job="build-pairs")[0]
+    assert job._newest_build(ledger, done.identity).run == done.run
+    other = replace(done.identity, settings={**done.run.settings, "documents_per_query": "1"})
+    assert job._newest_build(ledger, other) is None
+    state = ledger.start(other, ledger.free_name(other, None), 1, 3)
+    assert job._newest_build(ledger, other).run == state.run
+    assert job._newest_build(ledger, done.identity) is None
+    assert ledger.free_name(done.identity, None) == f"{done.run.run_id}.2"
+    ledger.record(state.run, "removed")
+    assert job._newest_build(ledger, other) is None
+    assert job._newest_build(ledger, done.identity) is None, "what is removed has changed the tables"
 
 
+@pytest.mark.slow
 def test_texts_in_the_pairs(spark, tmp_path, student_folder, cutter):
     warehouse = Warehouse(spark, str(tmp_path / "warehouse"))
     LOG.write(spark, warehouse)
