@@ -80,7 +80,9 @@ def _own_conf(config: ClusterConfig) -> dict[str, str]:
         conf["spark.databricks.delta.snapshotPartitions"] = "1"
         conf["spark.sql.shuffle.partitions"] = str(cores)
         conf["spark.sql.sources.parallelPartitionDiscovery.parallelism"] = str(cores)  # VACUUM would start 10,000 tasks
-        conf["spark.driver.extraJavaOptions"] = "-XX:TieredStopAtLevel=1"
+        # With one tier alone the JVM keeps 48 MB for code, which Spark and Delta outgrow within a minute: it then drops
+        # code that it soon compiles again. 240 MB is what it keeps for all tiers.
+        conf["spark.driver.extraJavaOptions"] = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
     return conf
 
 

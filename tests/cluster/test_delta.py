@@ -75,7 +75,7 @@ def test_spark_submit_equals_mkdm(spark, student_folder, sample_pairs, tmp_path)
         "--master",
         "local[2]",
         "--driver-java-options",
-        "-XX:TieredStopAtLevel=1",
+        "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m",
         "--conf=spark.ui.enabled=false",
         "--conf=spark.databricks.delta.snapshotPartitions=1",
         "--conf=spark.sql.shuffle.partitions=2",

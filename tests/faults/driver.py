@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 WAIT_SECONDS = 300.0
 QUICK = {"spark.ui.enabled": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}  # tables here are tiny
 QUICK["spark.sql.codegen.wholeStage"] = "false"
+JVM = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC"
 
 
 class Driver:
@@ -45,7 +46,7 @@ class Driver:
             "SPARK_LOCAL_IP": "127.0.0.1",
             "SPARK_LOCAL_DIRS": str(folder),
             "TMPDIR": str(folder),
-            "JAVA_TOOL_OPTIONS": f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Djava.io.tmpdir={folder}",
+            "JAVA_TOOL_OPTIONS": f"{JVM} -Djava.io.tmpdir={folder}",
             "PYTHONUNBUFFERED": "1",
         }
         env.pop("PYSPARK_GATEWAY_PORT", None)
