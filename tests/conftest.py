@@ -36,6 +36,8 @@ def spark():
     """A session as `mkdm` starts it on one machine, with what makes tests quicker."""
     quick = {"spark.ui.enabled": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}  # tables here are tiny
     quick["spark.sql.codegen.wholeStage"] = "false"
+    quick["spark.sql.adaptive.enabled"] = "false"  # one job a query, not one a stage; on where drivers are processes
+    quick["spark.sql.shuffle.partitions"] = "1"
     session = start_session(ClusterConfig(driver_memory="2g"), "tests", quick)
     yield session
     session.stop()
