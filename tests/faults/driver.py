@@ -1,4 +1,4 @@
-"""`mkdm score` as a process of its own, which a test can kill alone or together with its JVM."""
+"""An `mkdm` command as a process of its own, which a test can kill alone or together with its JVM."""
 
 import contextlib
 import glob
@@ -25,8 +25,10 @@ class Driver:
     Python's part and the JVM form one process group; Spark's Python workers, if any, make another in the same session.
     """
 
-    def __init__(self, spark: SparkSession, folder: Path, flags: dict, conf: dict[str, str] | None = None) -> None:
-        """Start `mkdm score --FLAGS`.
+    def __init__(
+        self, spark: SparkSession, folder: Path, flags: dict, conf: dict[str, str] | None = None, job: str = "score"
+    ) -> None:
+        """Start `mkdm JOB --FLAGS`.
 
         Args:
             spark: any session, for its JARs: no network is needed.
@@ -50,7 +52,7 @@ class Driver:
             "PYTHONUNBUFFERED": "1",
         }
         env.pop("PYSPARK_GATEWAY_PORT", None)
-        command = [sys.executable, "-m", "jobs.cli", "score"]
+        command = [sys.executable, "-m", "jobs.cli", job]
         command += [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
         self.log = folder / "log.txt"
         with self.log.open("wb") as log:
