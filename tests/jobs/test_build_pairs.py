@@ -87,6 +87,19 @@ def test_the_tables_as_readers_see_them(built):
         assert reader.protocol().min_reader_version == 1
 
 
+def check_balance(counts: dict[str, dict[str, int]]) -> None:
+    """Rows in are rows out and rejects, at each step."""
+
+    def total(step: str, *starts: str) -> int:
+        return sum(rows for what, rows in counts[step].items() if what.startswith(starts))
+
+    assert counts["queries"]["queries read"] == total("queries", "rejected", "merged", "segment") == 11
+    assert counts["documents"]["documents read"] == total("documents", "rejected", "cut") == 8
+    parts = ("rejected", "of queries", "of another form", "beyond", "documents chosen")
+    assert counts["pairs"]["query_documents read"] == total("pairs", *parts) > 20
+    assert counts["pairs"]["candidate pairs"] == total("pairs", "left out", "pairs") - total("pairs", "pairs:")
+
+
 def failing_at(steps, failing: int | None, ran: list[str]):
     """The steps; they enter their names as they run, and that one fails after its work."""
     for number, (name, step) in enumerate(steps):
@@ -120,6 +133,7 @@ def test_only_what_changed_is_made_cut_and_scored(spark, warehouse, student_fold
         queries={"q03": None, "q04": ("something else", 3), "q06": (LOG.queries["q05"][0].upper() + "  ", 1)},
         query_documents={
             ("q01", "d9"): 4,
+            ("nobody", "d1"): 1,
             **{key: None for key in LOG.query_documents if key[1] == "d0" or key[0] == "q03"},
         },
     )
@@ -140,6 +154,8 @@ def test_only_what_changed_is_made_cut_and_scored(spark, warehouse, student_fold
     assert pairs_of(warehouse) == expected
     before = LOG.pairs(cutter)
     counts = report.counts
+    check_balance(counts)
+    assert counts["pairs"]["rejected: unknown_query"] == 1
     assert (counts["documents"]["cut now"], counts["documents"]["cut before and unchanged"]) == (2, 6)
     added, gone = expected.keys() - before.keys(), before.keys() - expected.keys()
     retyped = {key for key in expected.keys() & before.keys() if expected[key] != before[key]}
