@@ -31,10 +31,13 @@ class ClusterConfig:
     """Heap of each executor, where there is a cluster; default: Spark's."""
 
 
-def start_session(config: ClusterConfig, app_name: str, extra_conf: dict[str, str] | None = None) -> SparkSession:
+def start_session(
+    config: ClusterConfig, app_name: str, extra_conf: dict[str, str] | None = None, whole_executor: bool = True
+) -> SparkSession:
     """The session for a job.
 
     Args:
+        whole_executor: whether a task gets all cores of its executor, as a model needs them; else it gets one.
         extra_conf: settings of a session that is started here, over our own.
 
     Raises:
@@ -47,7 +50,8 @@ def start_session(config: ClusterConfig, app_name: str, extra_conf: dict[str, st
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started the JVM
         SparkContext._ensure_initialized()  # or else SparkConf does not know what spark-submit was given
         builder = SparkSession.builder.appName(app_name)
-        for key, value in {**SESSION_CONF, **_one_task_conf(SparkConf())}.items():
+        task_conf = _one_task_conf(SparkConf()) if whole_executor else {}
+        for key, value in {**SESSION_CONF, **task_conf}.items():
             builder = builder.config(key, value)
         spark = builder.getOrCreate()
         require_delta(spark)
@@ -55,13 +59,13 @@ def start_session(config: ClusterConfig, app_name: str, extra_conf: dict[str, st
     check_java()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers would take python3 from PATH
     conf = SparkConf().setAppName(app_name)
-    for key, value in {**_own_conf(config), **jar_conf(config.jars), **(extra_conf or {})}.items():
+    for key, value in {**_own_conf(config, whole_executor), **jar_conf(config.jars), **(extra_conf or {})}.items():
         conf.set(key, value)
     started = SparkContext._gateway is not None  # by a session that was stopped; its JVM has the JARs
     return SparkSession(SparkContext.getOrCreate(conf) if started else launch_jvm(conf))
 
 
-def _own_conf(config: ClusterConfig) -> dict[str, str]:
+def _own_conf(config: ClusterConfig, whole_executor: bool) -> dict[str, str]:
     cores = config.executor_cores or os.cpu_count() or 1
     conf = {
         **SESSION_CONF,
@@ -69,7 +73,7 @@ def _own_conf(config: ClusterConfig) -> dict[str, str]:
         "spark.driver.memory": config.driver_memory,
         "spark.ui.showConsoleProgress": "false",  # jobs show their own
         "spark.executor.heartbeatInterval": "2s",  # carries their progress
-        "spark.task.cpus": str(cores),
+        "spark.task.cpus": str(cores if whole_executor else 1),
         "spark.sql.execution.arrow.maxRecordsPerBatch": "4096",  # a window of the scorer, whatever the texts' size
     }
     if config.master is not None and not config.master.startswith("local"):

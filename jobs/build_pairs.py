@@ -270,7 +270,7 @@ def _notes(build: Build) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Build from the command line and print the funnel."""
     config, cluster = parse_config("mkdm build-pairs", argv, BuildPairsConfig, ClusterConfig)
-    print(run(start_session(cluster, f"mkdm build-pairs {config.warehouse}"), config))
+    print(run(start_session(cluster, f"mkdm build-pairs {config.warehouse}", whole_executor=False), config))
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def table_of(cares: list[TableCare]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Maintain from the command line and print what was done."""
     config, cluster = parse_config("mkdm maintain", argv, MaintainConfig, ClusterConfig)
-    print(table_of(run(start_session(cluster, f"mkdm maintain {config.warehouse}"), config)))
+    print(table_of(run(start_session(cluster, f"mkdm maintain {config.warehouse}", whole_executor=False), config)))
 
 
 if __name__ == "__main__":

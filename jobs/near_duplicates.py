@@ -1,4 +1,4 @@
-"""Finds passages that are nearly the same, by MinHash of their shingles; Spark ML hashes and joins."""
+"""Finds passages that are nearly the same: by Spark ML's MinHash of their shingles, in bands, then as they are."""
 
 from pyspark.ml import Pipeline
 from pyspark.ml.feature import HashingTF, MinHashLSH, NGram, RegexTokenizer
@@ -8,9 +8,10 @@ from pyspark.storagelevel import StorageLevel
 
 from jobs.passages import DUPLICATE_OF
 from mkdm.columns import PASSAGE, PASSAGE_ID
+from udfs.passages import min_hashes_udf
 
 SHINGLE_WORDS = 3
-HASH_TABLES = 5
+BANDS, ROWS = 12, 4
 _ROUNDS = 10
 
 
@@ -18,8 +19,9 @@ def near_duplicates(passages: DataFrame, least_similarity: float, seed: int = 0)
     """By passage that is nearly another one: the least passage_id of those that it is linked to, directly or not.
 
     Two passages are linked when the Jaccard similarity of their sets of three-word shingles is at least that high.
-    MinHash with 5 tables proposes them: of pairs with similarity s it finds 1 − (1 − s)^5, so 99.9 % at 0.75; each is
-    then compared as it is. Passages of fewer than three words have no shingle and are left out.
+    Those that share one of 12 bands of 4 MinHashes are compared: of pairs with similarity s these are 1 − (1 − s^4)^12,
+    so 99.8 % at 0.8, 96 % at 0.7, 9 % at 0.3 (Leskovec et al., Mining of Massive Datasets, 3.4). Passages of fewer than
+    three words have no shingle and are left out.
 
     Args:
         passages: passage_id, passage, each text once (exact duplicates make a number of links that is quadratic).
@@ -32,16 +34,30 @@ def near_duplicates(passages: DataFrame, least_similarity: float, seed: int = 0)
         stages=[
             RegexTokenizer(inputCol=PASSAGE, outputCol="_words", pattern=r"(?U)\W+"),
             NGram(n=SHINGLE_WORDS, inputCol="_words", outputCol="_shingles"),
-            HashingTF(inputCol="_shingles", outputCol="_set", binary=True, numFeatures=1 << 20),
+            HashingTF(inputCol="_shingles", outputCol="_vector", binary=True, numFeatures=1 << 20),
         ]
     )
-    with_words = passages.select(PASSAGE_ID, PASSAGE)
-    sets = shingles.fit(with_words).transform(with_words).where(F.size("_shingles") > 0).select(PASSAGE_ID, "_set")
-    model = MinHashLSH(inputCol="_set", outputCol="_hashes", numHashTables=HASH_TABLES, seed=seed).fit(sets)
-    found = model.approxSimilarityJoin(sets, sets, 1 - least_similarity + 1e-9, distCol="_distance")
-    one, other = F.col(f"datasetA.{PASSAGE_ID}"), F.col(f"datasetB.{PASSAGE_ID}")
-    links = found.where(one < other).select(other.alias(PASSAGE_ID), one.alias(DUPLICATE_OF))
-    return _least_linked(links.persist(StorageLevel.DISK_ONLY))
+    texts = passages.select(PASSAGE_ID, PASSAGE)
+    sets = shingles.fit(texts).transform(texts).where(F.size("_shingles") > 0)
+    hashing = MinHashLSH(inputCol="_vector", outputCol="_hashes", numHashTables=BANDS * ROWS, seed=seed).fit(sets)
+    hashed = hashing.transform(sets).select(
+        PASSAGE_ID,
+        F.array_distinct(F.transform("_shingles", F.xxhash64)).alias("_set"),
+        min_hashes_udf()("_hashes").alias("_hashes"),
+    )
+    hashed = hashed.persist(StorageLevel.DISK_ONLY)
+    bands = [F.xxhash64(F.slice("_hashes", 1 + band * ROWS, ROWS)) for band in range(BANDS)]
+    buckets = hashed.select(PASSAGE_ID, F.posexplode(F.array(*bands)).alias("_band", "_bucket"))
+    other = buckets.withColumnRenamed(PASSAGE_ID, DUPLICATE_OF)
+    met = buckets.join(other, ["_band", "_bucket"]).where(F.col(DUPLICATE_OF) < F.col(PASSAGE_ID))
+    met = met.select(PASSAGE_ID, DUPLICATE_OF).distinct()
+    mine = hashed.select(PASSAGE_ID, F.col("_set").alias("_mine"))
+    theirs = hashed.select(F.col(PASSAGE_ID).alias(DUPLICATE_OF), F.col("_set").alias("_theirs"))
+    both = F.size(F.array_intersect("_mine", "_theirs"))
+    similarity = both / (F.size("_mine") + F.size("_theirs") - both)
+    compared = met.join(mine, PASSAGE_ID).join(theirs, DUPLICATE_OF).where(similarity >= least_similarity)
+    links = compared.select(PASSAGE_ID, DUPLICATE_OF).persist(StorageLevel.DISK_ONLY)
+    return _least_linked(links)
 
 
 def _least_linked(links: DataFrame) -> DataFrame:

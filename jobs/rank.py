@@ -181,7 +181,7 @@ def _metadata(spark: SparkSession, content: dict[str, Any]) -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Publish from the command line and print what was done."""
     config, cluster = parse_config("mkdm rank", argv, RankConfig, ClusterConfig)
-    print(run(start_session(cluster, f"mkdm rank {config.warehouse}"), config))
+    print(run(start_session(cluster, f"mkdm rank {config.warehouse}", whole_executor=False), config))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 from pyspark.sql import SparkSession
+from pyspark.sql.functions import udf
 from pyspark.sql.pandas.functions import pandas_udf
-from pyspark.sql.types import ArrayType, FloatType, MapType, StringType, StructField, StructType
+from pyspark.sql.types import ArrayType, FloatType, LongType, MapType, StringType, StructField, StructType
 from pyspark.sql.udf import UserDefinedFunction
 
 from mkdm.errors import ModelError
@@ -28,6 +29,7 @@ __all__ = [
     "CutSettings",
     "cut_settings",
     "cut_udf",
+    "min_hashes_udf",
     "normalise_udf",
     "strip_html_udf",
     "word_counts_udf",
@@ -152,3 +154,9 @@ def word_counts_udf() -> UserDefinedFunction:
 
     counting: Callable[[pd.Series], pd.Series] = count
     return pandas_udf(counting, MapType(StringType(), FloatType()))  # type: ignore[call-overload,no-any-return]
+
+
+def min_hashes_udf() -> UserDefinedFunction:
+    """A UDF: Spark ML's array of vectors of one MinHash each -> array of longs, which SQL can take apart."""
+    longs = ArrayType(LongType())
+    return udf(lambda hashes: [int(one[0]) for one in hashes], longs)  # type: ignore[return-value]

@@ -134,7 +134,7 @@ def main() -> None:
         "spark.eventLog.compress": "false",
         "spark.eventLog.rolling.enabled": "false",
     }
-    spark = start_session(ClusterConfig(), "funnel", conf)
+    spark = start_session(ClusterConfig(), "funnel", conf, whole_executor=False)
     log = next(events.iterdir())
     for choice in arguments.passage_in_pairs:
         measure(spark, arguments, log, choice == "true")
