@@ -16,9 +16,8 @@ from jobs.command import run_job
 from jobs.funnel import FunnelReport, StepCounts, store
 from jobs.funnel_inputs import DOCUMENTS, QUERIES, QUERY_DOCUMENTS, read_input
 from jobs.funnel_steps import Build, build_pairs, build_passages, build_queries, transform
-from jobs.ledger import COMPLETE, FAILED, REMOVED, Identity, Ledger, RunState, Totals, settings_of
+from jobs.ledger import COMPLETE, FAILED, REMOVED, Identity, Ledger, RunState, Totals, newest_build, settings_of
 from jobs.query_log import ALL, BODY, HEAD
-from jobs.tables import PASSAGES_AT
 from jobs.warehouse import Table, Warehouse
 from mkdm.columns import FREQUENCY, PASSAGE
 from mkdm.config import parse_config
@@ -29,6 +28,7 @@ __all__ = ["BuildPairsConfig", "main", "run", "transform"]
 
 JOB = "build-pairs"
 STEPS = ((QUERIES, build_queries), (DOCUMENTS, build_passages), ("pairs", build_pairs))
+BUILT = ("normalised_queries", "query_map", "passages", "pairs")
 INPUTS = (QUERIES, DOCUMENTS, QUERY_DOCUMENTS)
 SETTINGS = (
     "segments",
@@ -131,6 +131,12 @@ class BuildPairsConfig:
         """The segments whose queries get pairs."""
         return {"head": [HEAD, ALL], "head-body": [HEAD, BODY, ALL], "all": [HEAD, BODY, "tail", ALL]}[self.segments]
 
+    def passages_at(self, passages: Table) -> str:
+        """Where pairs without texts find them; empty for `passages` beside the pairs."""
+        if not (self.passages or self.pairs):
+            return ""
+        return passages.location if passages.in_catalog else passages.qualified()
+
     def limits(self) -> list[str]:
         """What leaves pairs out, as the report names it."""
         names = ["passages_per_document", "passages_per_query"]
@@ -159,16 +165,19 @@ def run(spark: SparkSession, config: BuildPairsConfig) -> FunnelReport:
         for name in INPUTS
     }
     settings = cut_settings(spark, config.tokenizer, config.passage_tokens, config.passage_overlap)
+    tables = _tables(warehouse, config)
     chosen = settings_of(config, SETTINGS) | {"cut": str(settings)}
+    chosen |= {f"table {name}": tables[name].table_id() for name in BUILT}  # a new one is empty
     versions = {name: found.version for name, found in inputs.items()}
     identity = Identity(JOB, chosen, versions, settings.version)
-    tables = _tables(warehouse, config)
     ledger = Ledger(tables["runs"])
-    state = _newest_build(ledger, identity)
+    state = _started(ledger, identity)
     if state is None:
+        for other in ledger.states(job=JOB):  # an unfinished one cannot go on any more
+            drop_staging(warehouse, other.run)
         rows = sum(found.rows.count() for found in inputs.values())
         state = ledger.start(identity, ledger.free_name(identity, None), rows, len(STEPS))
-    build = Build(spark, warehouse, config, state.run, inputs, tables, settings)
+    build = Build(spark, warehouse, config, state.run, inputs, tables, ledger, settings)
     if state.state == COMPLETE:
         say(f"run {state.run.run_id} is complete since {state.last_seen:%Y-%m-%d %H:%M:%S}: nothing to do")
         totals = state.totals
@@ -182,15 +191,14 @@ def run(spark: SparkSession, config: BuildPairsConfig) -> FunnelReport:
 
 def _tables(warehouse: Warehouse, config: BuildPairsConfig) -> dict[str, Table]:
     moved = {"passages": config.passages, "pairs": config.pairs, "runs": config.runs}
-    names = ("normalised_queries", "query_map", "passages", "pairs", "funnel", "rejected_inputs", "runs")
-    for name in names[:4]:
+    for name in BUILT:
         table = warehouse.table(name, moved.get(name))
         if table.exists() and not table.built() and not table.read().isEmpty():
             raise InputError(
                 f"{table.location} holds rows that no build made, and would lose them: give another --warehouse, or "
                 f"move that table away"
             )
-    tables = {name: warehouse.output(name, moved.get(name)) for name in names}
+    tables = {name: warehouse.output(name, moved.get(name)) for name in (*BUILT, "funnel", "rejected_inputs", "runs")}
     pairs, has = tables["pairs"], PASSAGE in tables["pairs"].read().columns
     if has != config.passage_in_pairs:
         if not pairs.read().isEmpty():
@@ -200,16 +208,12 @@ def _tables(warehouse: Warehouse, config: BuildPairsConfig) -> dict[str, Table]:
         if has:
             raise ConfigError(f"{pairs.location} has the column passage: remove the table, or --passage-in-pairs true")
         pairs.spark.sql(f"ALTER TABLE {pairs.sql_name} ADD COLUMNS (passage STRING)")
-    if not config.passage_in_pairs:
-        where = tables["passages"].qualified() if config.passages or config.pairs else ""
-        if pairs.properties().get(PASSAGES_AT) != where:
-            pairs.set_properties({PASSAGES_AT: where})
     return tables
 
 
-def _newest_build(ledger: Ledger, identity: Identity) -> RunState | None:
+def _started(ledger: Ledger, identity: Identity) -> RunState | None:
     """The newest build, if it is this one: the tables are what the newest build left or was about to."""
-    newest = max(ledger.states(job=JOB), key=lambda state: state.run.started_at, default=None)
+    newest = newest_build(ledger, JOB)
     if newest is None or newest.state == REMOVED or newest.run.fingerprint != identity.fingerprint:
         return None
     return newest

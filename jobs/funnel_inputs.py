@@ -73,7 +73,12 @@ def _number(column: str) -> Column:
     return F.coalesce(F.col(column).try_cast("double"), unread).alias(column)
 
 
-def with_faults(rows: DataFrame, name: str, *faults: Fault) -> DataFrame:
+def told(number: Column) -> Column:
+    """A number as a message tells it."""
+    return F.when(number.isNull(), "null").when(F.isnan(number), "no number").otherwise(number.cast("string"))
+
+
+def with_faults(rows: DataFrame, name: str, *faults: Fault, first: Column | None = None) -> DataFrame:
     """The rows with error_code and error_message, null where a row has no fault.
 
     Null keys come first, then `faults` in their order, then repeated keys: of rows with the same key, one is without
@@ -82,6 +87,7 @@ def with_faults(rows: DataFrame, name: str, *faults: Fault) -> DataFrame:
     Args:
         rows: as `read_input` gives them, and columns that the faults need.
         name: which input they are of.
+        first: what orders rows of the same key, the least one first, before all else.
     """
     keys = KEYS[name]
     null_key = F.lit(False)
@@ -91,6 +97,7 @@ def with_faults(rows: DataFrame, name: str, *faults: Fault) -> DataFrame:
     rows = rows.withColumn(ERROR_CODE, _chosen(known, 0)).withColumn(ERROR_MESSAGE, _chosen(known, 2))
     fit_first: list[Column | str] = [
         F.col(ERROR_CODE).isNotNull(),
+        *([] if first is None else [first]),
         F.xxhash64(*sorted(rows.columns)),
         *sorted(rows.columns),
     ]

@@ -12,7 +12,7 @@ from jobs import prefilter, selection
 from jobs.chunked import staging
 from jobs.funnel import StepCounts
 from jobs.funnel_inputs import DOCUMENTS, QUERIES, QUERY_DOCUMENTS, FunnelInput, rejected_inputs
-from jobs.ledger import Run
+from jobs.ledger import Ledger, Run, newest_build
 from jobs.near_duplicates import near_duplicates
 from jobs.passages import (
     CUT_HASH,
@@ -26,6 +26,7 @@ from jobs.passages import (
     with_duplicates,
 )
 from jobs.query_log import ALL, BODY, HEAD, RAW_QUERY_ID, TAIL, merged, normalised, with_segments
+from jobs.tables import PASSAGES_AT
 from jobs.warehouse import Table, Warehouse
 from mkdm.columns import (
     DOC_ID,
@@ -47,6 +48,11 @@ if TYPE_CHECKING:
     from jobs.build_pairs import BuildPairsConfig
 
 
+ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
+DOCUMENTS_PER_BATCH = 64
+"""Documents that a Python worker holds at once: some are of megabytes."""
+
+
 @dataclass(frozen=True)
 class Build:
     """All that the steps of one build need.
@@ -54,6 +60,7 @@ class Build:
     Attributes:
         inputs: queries, documents and query_documents at their pinned versions, by name.
         tables: the tables that it writes, by name.
+        ledger: the runs, of which this one must be the newest build.
     """
 
     spark: SparkSession
@@ -62,6 +69,7 @@ class Build:
     run: Run
     inputs: dict[str, FunnelInput]
     tables: dict[str, Table]
+    ledger: Ledger
     settings: CutSettings
 
     def reject(self, coded: DataFrame, name: str, counts: StepCounts, part: str = "") -> None:
@@ -86,12 +94,26 @@ class Build:
                 f"{self.tables['rejected_inputs'].location} where run_id = {self.run.run_id}"
             )
 
+    def require_newest(self) -> None:
+        """Make sure that the tables are this build's to change.
+
+        Raises:
+            RunFailedError: another build has begun since.
+        """
+        newest = newest_build(self.ledger, self.run.job)
+        if newest is None or newest.run.run_id != self.run.run_id:
+            raise RunFailedError(
+                f"another build, {newest.run.run_id if newest else 'none'}, has begun since: it decides now what "
+                f"{self.warehouse.root} holds"
+            )
+
     def become(self, name: str, rows: DataFrame, keys: tuple[str, ...], expected: int, counts: StepCounts) -> None:
         """Make a table hold those rows, and check that it does.
 
         Raises:
-            RunFailedError: it has not as many rows as expected.
+            RunFailedError: it has not as many rows as expected, or another build has begun since.
         """
+        self.require_newest()
         table = self.tables[name]
         counts.enter(table.become(rows, keys, self.run.transaction(name)), name)
         there = table.read().count()
@@ -109,7 +131,8 @@ def build_queries(build: Build) -> StepCounts:
         unknown = coded.where(F.col(ERROR_CODE).isNull() & F.col(FREQUENCY).isNull()).count()
         if FREQUENCY in build.inputs[QUERIES].rows.columns:
             counts.rows["without a frequency"] = unknown
-        queries = with_segments(merged(coded), build.config.head_share, build.config.body_share)
+        together = merged(coded).persist(StorageLevel.DISK_ONLY)
+        queries = with_segments(together, build.config.head_share, build.config.body_share)
         queries = queries.persist(StorageLevel.DISK_ONLY)
         sizes = {row[SEGMENT]: row["count"] for row in queries.groupBy(SEGMENT).count().collect()}
         made = sum(sizes.values())
@@ -120,15 +143,21 @@ def build_queries(build: Build) -> StepCounts:
         raw = queries.select(F.explode("raw_query_ids").alias(RAW_QUERY_ID), QUERY_ID)
         build.become("query_map", raw, (RAW_QUERY_ID,), fit, counts)
         queries.unpersist()
+        together.unpersist()
     finally:
         coded.unpersist()
     return counts
 
 
 def build_passages(build: Build) -> StepCounts:
-    """Cut the documents that are new or changed, find duplicates: `passages`."""
+    """Cut the documents that are new or changed, find duplicates: `passages`.
+
+    Passages that left stay there until no pair has them any more, which the next step sees to.
+    """
     counts, config, table = StepCounts(DOCUMENTS), build.config, build.tables["passages"]
     staged = staging(build.warehouse, build.run, "passages")
+    batch = build.spark.conf.get(ARROW_ROWS)
+    build.spark.conf.set(ARROW_ROWS, str(DOCUMENTS_PER_BATCH))
     coded = coded_documents(build.inputs[DOCUMENTS].rows, config.html, build.settings).persist(StorageLevel.DISK_ONLY)
     try:
         fit = counts.count_codes(coded, DOCUMENTS)
@@ -137,6 +166,7 @@ def build_passages(build: Build) -> StepCounts:
         existing = table.read(table.latest_version())
         staged.append(cut(coded, existing, build.settings), build.run.transaction("cut"))
     finally:
+        build.spark.conf.set(ARROW_ROWS, batch or "10000")
         coded.unpersist()
     passages = staged.read().where(F.col(ERROR_MESSAGE).isNull())
     failed = uncut(staged.read())
@@ -157,7 +187,8 @@ def build_passages(build: Build) -> StepCounts:
         copies = exact.where(F.col(DUPLICATE_OF).isNotNull()).select(PASSAGE_ID)
         near = near_duplicates(passages.join(copies, PASSAGE_ID, "left_anti"), config.near_duplicates)
     made = with_duplicates(passages.select(PASSAGE_ID, DOC_ID, ORDINAL, PASSAGE, CUT_HASH), exact, near)
-    build.become("passages", made, (PASSAGE_ID,), number, counts)
+    build.require_newest()
+    counts.enter(table.become(made, (PASSAGE_ID,), build.run.transaction("passages"), others_stay=True), "passages")
     told = exact.agg(F.count(DUPLICATE_OF), F.count_if(F.col(DOCUMENTS_SHARING) > 1)).collect()[0]
     counts.rows["exact duplicates"], counts.rows["shared by several documents"] = (int(value) for value in told)
     if near is not None:
@@ -171,7 +202,8 @@ def build_passages(build: Build) -> StepCounts:
 def build_pairs(build: Build) -> StepCounts:
     """Choose documents and passages for each query that is taken: `pairs`."""
     counts, config = StepCounts("pairs"), build.config
-    passages = build.tables["passages"].read()
+    cut_now = staging(build.warehouse, build.run, "passages").read().where(F.col(ERROR_MESSAGE).isNull())
+    passages = build.tables["passages"].read().join(cut_now.select(PASSAGE_ID), PASSAGE_ID, "left_semi")
     coded = selection.coded_query_documents(
         build.inputs[QUERY_DOCUMENTS].rows, build.tables["query_map"].read(), passages.select(DOC_ID).distinct()
     ).persist(StorageLevel.DISK_ONLY)
@@ -200,6 +232,9 @@ def build_pairs(build: Build) -> StepCounts:
             staged = staging(build.warehouse, build.run, "pairs")
             staged.append(rows, build.run.transaction("staged pairs"))
             rows = staged.read()
+        build.require_newest()
+        if not config.passage_in_pairs:
+            table.set_properties({PASSAGES_AT: config.passages_at(build.tables["passages"])})
         changes = table.become(rows, PAIR_KEY, build.run.transaction("pairs"))
         made, limits = table.read().count(), config.limits()
         if not limits and made != candidates:
@@ -209,6 +244,11 @@ def build_pairs(build: Build) -> StepCounts:
             counts.rows[f"left out by {' '.join(limits)}"] = candidates - made
         counts.rows |= {"pairs": made, "queries with pairs": table.read().select(QUERY_ID).distinct().count()}
         counts.enter(changes, "pairs")
+        left = build.tables["passages"].read().count() - cut_now.count()
+        if left < 0:
+            raise RunFailedError(f"{-left:,} passages are missing in {build.tables['passages'].location}")
+        if left:
+            counts.rows["passages that left"] = build.tables["passages"].keep_only(cut_now, (PASSAGE_ID,))
     finally:
         placed.unpersist()
         coded.unpersist()
@@ -230,6 +270,7 @@ def transform(
         query_id, passage_id, query, and passage with `--passage-in-pairs`; each key once.
     """
     merge = config.duplicates == "merge"
+    passages = selection.represented(passages) if merge else passages
     if config.prefilter == "none":
         more = [PASSAGE] if config.passage_in_pairs else []
         documents = selection.passages_by_document(passages, merge, config.boilerplate_documents, *more)

@@ -264,6 +264,11 @@ class Ledger:
         return rows.where(col("state") == COMPLETE).first() is not None
 
 
+def newest_build(ledger: Ledger, job: str) -> RunState | None:
+    """The run of that job that was started last, whatever became of it."""
+    return max(ledger.states(job=job), key=lambda state: state.run.started_at, default=None)
+
+
 def next_name(name: str) -> str:
     """The name of a run that is made once more: NAME, NAME.2, NAME.3."""
     stem, _, number = name.partition(".")

@@ -20,6 +20,8 @@ from mkdm.errors import ConfigError, InputError
 SAFE_HOURS = 168.0
 """Delta's own default: a reader or writer that takes longer than a week is not expected."""
 _CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
+_INPUTS = ("pairs", "queries", "documents", "query_documents")
+"""Of the versions that a run has pinned, those of tables that it reads until it is done."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,11 @@ def _refuse_if_read(warehouse: Warehouse, table: Table, states: list[RunState], 
     table_id = table.table_id()
     horizon = datetime.now(UTC) - timedelta(hours=hours)
     for state in states:
-        version = state.run.input_versions.get("pairs", "")
-        if state.state in (COMPLETE, REMOVED) or version.partition("@")[0] != table_id:
+        inputs = {name: version for name, version in state.run.input_versions.items() if name in _INPUTS}
+        version = next((one for one in inputs.values() if one.partition("@")[0] == table_id), None)
+        if state.state in (COMPLETE, REMOVED) or version is None:
             continue
-        if staging(warehouse, state.run, "pairs").exists():  # it has its own copy
+        if "pairs" in inputs and staging(warehouse, state.run, "pairs").exists():  # it has its own copy
             continue
         history = table.delta().history().where(col("version") > int(version.partition("@")[2]))
         oldest = history.selectExpr("min(unix_millis(timestamp)) AS ms").collect()[0]["ms"]

@@ -42,7 +42,7 @@ def near_duplicates(passages: DataFrame, least_similarity: float, seed: int = 0)
     hashing = MinHashLSH(inputCol="_vector", outputCol="_hashes", numHashTables=BANDS * ROWS, seed=seed).fit(sets)
     hashed = hashing.transform(sets).select(
         PASSAGE_ID,
-        F.array_distinct(F.transform("_shingles", F.xxhash64)).alias("_set"),
+        F.array_distinct(F.transform("_shingles", lambda shingle: F.xxhash64(shingle))).alias("_set"),
         min_hashes_udf()("_hashes").alias("_hashes"),
     )
     hashed = hashed.persist(StorageLevel.DISK_ONLY)

@@ -3,7 +3,7 @@
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from jobs.funnel_inputs import QUERIES, Fault, text_faults, with_faults
+from jobs.funnel_inputs import QUERIES, Fault, text_faults, told, with_faults
 from mkdm.columns import ERROR_CODE, FREQUENCY, QUERY, QUERY_ID, SEGMENT
 from mkdm.errors import RejectCode
 from udfs.passages import normalise_udf
@@ -31,10 +31,10 @@ def normalised(rows: DataFrame) -> DataFrame:
         (
             RejectCode.INVALID_FREQUENCY,
             wrong,
-            F.concat(F.lit("frequency is "), frequency.cast("string"), F.lit("; it must be at least 0, or null")),
+            F.concat(F.lit("frequency is "), told(frequency), F.lit("; it must be at least 0, or null")),
         ),
     ]
-    coded = with_faults(rows, QUERIES, *faults)
+    coded = with_faults(rows, QUERIES, *faults, first=F.desc_nulls_last(FREQUENCY))
     return coded.withColumn(QUERY, normalise_udf()(F.when(F.is_valid_utf8(QUERY), F.col(QUERY))))
 
 

@@ -59,8 +59,10 @@ def _configs(config: RunConfig) -> tuple[BuildPairsConfig, ScoreConfig, RankConf
     warehouse = {"warehouse": config.warehouse}
     first = config.model.split(",")[0]
     build = _parsed(BUILD, BuildPairsConfig, {"tokenizer": first, **warehouse}, sections)
-    score = _parsed(SCORE, ScoreConfig, {"model": config.model, **warehouse}, {SCORE: {"incremental": True}}, sections)
-    return build, score, _parsed(RANK, RankConfig, warehouse, sections)
+    moved = {"pairs": build.pairs, "runs": build.runs, "incremental": True}
+    score = _parsed(SCORE, ScoreConfig, {"model": config.model, **warehouse}, {SCORE: moved}, sections)
+    moved = {"scores": score.scores, "runs": score.runs}
+    return build, score, _parsed(RANK, RankConfig, warehouse, {RANK: moved}, sections)
 
 
 def _sections(settings: str | None) -> dict[str, dict[str, Any]]:

@@ -119,7 +119,9 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
         say("no complete run of this model and these settings to add to: scoring all pairs")
     if base is not None and base.run.input_versions["pairs"] == pairs.version:
         say(f"nothing changed since run {base.run.run_id}")
-        return RunReport.of(base.run, base.totals, _outputs(warehouse, config))
+        report = RunReport.of(base.run, base.totals, _outputs(warehouse, config))
+        refuse_rejects(report, config.max_reject_rate)
+        return report
     identity = since(identity, base) if base else identity
     state = ledger.find(identity, config.run_id)
     if state is not None and config.chunks not in ("auto", state.run.chunks):

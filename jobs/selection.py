@@ -5,7 +5,7 @@ import math
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from jobs.funnel_inputs import QUERY_DOCUMENTS, Fault, with_faults
+from jobs.funnel_inputs import QUERY_DOCUMENTS, Fault, told, with_faults
 from jobs.passages import DOCUMENTS_SHARING, DUPLICATE_OF
 from jobs.query_log import RAW_QUERY_ID
 from mkdm.columns import DOC_ID, DOC_RANK, ORDINAL, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
@@ -38,14 +38,12 @@ def coded_query_documents(rows: DataFrame, query_map: DataFrame, documents: Data
         (
             RejectCode.INVALID_RANK,
             wrong,
-            F.concat(
-                F.lit("doc_rank is "), F.coalesce(rank.cast("string"), F.lit("null")), F.lit("; it starts at 0 or 1")
-            ),
+            F.concat(F.lit("doc_rank is "), told(rank), F.lit("; it starts at 0 or 1")),
         ),
         (RejectCode.UNKNOWN_QUERY, F.col("merged_id").isNull(), "queries has no such query_id, or rejected it"),
         (RejectCode.UNKNOWN_DOCUMENT, F.col("_there").isNull(), "documents has no such doc_id, or rejected it"),
     ]
-    return with_faults(joined, QUERY_DOCUMENTS, *faults).drop("_there")
+    return with_faults(joined, QUERY_DOCUMENTS, *faults, first=rank).drop("_there")
 
 
 def ranked_documents(coded: DataFrame, queries: DataFrame, documents_per_query: int) -> DataFrame:
@@ -63,6 +61,22 @@ def ranked_documents(coded: DataFrame, queries: DataFrame, documents_per_query: 
     taken = best.join(queries.select(QUERY_ID, QUERY), QUERY_ID)
     placed = taken.withColumn("place", F.row_number().over(order))
     return placed.withColumn("chosen", F.col("place") <= documents_per_query)
+
+
+def represented(passages: DataFrame) -> DataFrame:
+    """The passages with the text of the one that each is a duplicate of, and as many documents that share it.
+
+    So that whatever looks at a duplicate, by words or by boilerplate, sees what its pairs will be scored with.
+    """
+    there = passages.where(F.col(DUPLICATE_OF).isNull()).select(
+        F.col(PASSAGE_ID).alias("_of"), F.col(PASSAGE).alias("_text"), F.col(DOCUMENTS_SHARING).alias("_sharing")
+    )
+    joined = passages.join(there, F.col(DUPLICATE_OF) == F.col("_of"), "left")
+    return (
+        joined.withColumn(PASSAGE, F.coalesce("_text", PASSAGE))
+        .withColumn(DOCUMENTS_SHARING, F.greatest("_sharing", DOCUMENTS_SHARING))
+        .drop("_of", "_text", "_sharing")
+    )
 
 
 def passages_by_document(
@@ -109,7 +123,8 @@ def spread(chosen: DataFrame, documents: DataFrame, candidates: int, slots: int)
     right = sized.withColumn("_slice", F.explode(F.sequence(F.lit(0), F.col("_slices") - 1))).drop(
         "_slices", "_queries"
     )
-    return left.repartition(tasks, DOC_ID, "_slice").join(right, [DOC_ID, "_slice"])
+    # by merging, which spills; a broadcast of the queries would bring back all pairs of a document to one task
+    return left.repartition(tasks, DOC_ID, "_slice").join(right.hint("merge"), [DOC_ID, "_slice"])
 
 
 def limited(passages: Column, per_document: int | None) -> Column:

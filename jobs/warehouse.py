@@ -205,12 +205,15 @@ class Table:
         """Write the table anew, atomically."""
         self._save(rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true"))
 
-    def become(self, rows: DataFrame, keys: tuple[str, ...], transaction: str) -> dict[str, int]:
+    def become(
+        self, rows: DataFrame, keys: tuple[str, ...], transaction: str, others_stay: bool = False
+    ) -> dict[str, int]:
         """Make the table hold these rows and no others, in one commit; a repeat changes nothing.
 
         Args:
             rows: each key once, none of it null; read twice, so that they should be stored.
             keys: the columns that tell a row.
+            others_stay: whether rows with other keys stay; `keep_only` takes them out later.
 
         Returns:
             How many rows were added, changed and removed.
@@ -218,17 +221,25 @@ class Table:
         if self.read().isEmpty():
             self.append(rows, transaction)
             return self._done({"added": "numOutputRows"})
-        self.merge_to(rows, keys)
+        self.merge_to(rows, keys, others_stay)
         metrics = {"added": "numTargetRowsInserted", "changed": "numTargetRowsUpdated"}
         return self._done(metrics | {"removed": "numTargetRowsDeleted"})
 
-    def merge_to(self, rows: DataFrame, keys: tuple[str, ...]) -> None:
+    def keep_only(self, rows: DataFrame, keys: tuple[str, ...]) -> int:
+        """Take out the rows whose keys are not among these; how many there were."""
+        same = " AND ".join(f"old.{key} = kept.{key}" for key in keys)
+        merge = self.delta().alias("old").merge(rows.select(*keys).alias("kept"), same)
+        despite_conflicts(merge.whenNotMatchedBySourceDelete().execute)
+        return self._done({"removed": "numTargetRowsDeleted"})["removed"]
+
+    def merge_to(self, rows: DataFrame, keys: tuple[str, ...], others_stay: bool = False) -> None:
         """The same by MERGE: only rows that differ are touched, so that followers of the feed see those alone."""
         same = " AND ".join(f"old.{key} = new.{key}" for key in keys)
         differs = " OR ".join(f"NOT (old.{name} <=> new.{name})" for name in rows.columns if name not in keys)
         merge = self.delta().alias("old").merge(rows.alias("new"), same)
         merge = merge.whenMatchedUpdateAll(differs) if differs else merge
-        despite_conflicts(merge.whenNotMatchedInsertAll().whenNotMatchedBySourceDelete().execute)
+        merge = merge.whenNotMatchedInsertAll()
+        despite_conflicts((merge if others_stay else merge.whenNotMatchedBySourceDelete()).execute)
 
     def _done(self, metrics: dict[str, str]) -> dict[str, int]:
         """Figures of the newest commit, as its writer left them."""

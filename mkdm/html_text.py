@@ -13,7 +13,7 @@ HTML = r"(?i)</?(" + "|".join(_TAGS.split()) + r")(\s[^<>]*)?/?>|<!--|<!doctype"
 """Matches a text that has HTML in it; Java's and Python's expressions read it alike."""
 _NOT_BLOCKS = "a abbr b button center code em embed font i iframe img input label link meta small span strong sub sup u"
 _BLOCKS = frozenset(_TAGS.split()) - frozenset(_NOT_BLOCKS.split())
-_UNSEEN = frozenset(("script", "style", "head", "svg"))
+_UNSEEN = frozenset(("script", "style"))
 
 
 class _Text(HTMLParser):
@@ -23,7 +23,7 @@ class _Text(HTMLParser):
         self._unseen: str | None = None
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
-        if self._unseen is None and tag in _UNSEEN:
+        if tag in _UNSEEN:
             self._unseen = tag
         elif tag in _BLOCKS:
             self.parts.append("\n")
@@ -41,6 +41,10 @@ class _Text(HTMLParser):
     def handle_data(self, text: str) -> None:
         if self._unseen is None:
             self.parts.append(text)
+
+    def parse_marked_section(self, i: int, report: int = 1) -> int:
+        """Take `<![…>` as the comment that it is to a browser; Python's own way raises AssertionError at most."""
+        return self.parse_bogus_comment(i, False)
 
 
 def strip_html(text: str) -> str:

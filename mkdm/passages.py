@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -9,6 +10,9 @@ from semantic_text_splitter import TextSplitter
 from tokenizers import Tokenizer
 
 from mkdm.errors import ConfigError
+
+BLOCK = 20_000
+"""Characters of a text that are cut at once, at most."""
 
 
 class PassageCutter:
@@ -41,11 +45,26 @@ class PassageCutter:
         """
         seen: Counter[str] = Counter()
         passages = []
-        for passage in self._splitter.chunks(text):
+        for passage in (passage for block in _blocks(text) for passage in self._splitter.chunks(block)):
             key = hashlib.blake2b(passage.encode(), digest_size=8).hexdigest()
             seen[key] += 1
             passages.append((key if seen[key] == 1 else f"{key}.{seen[key]}", passage))
         return passages
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """The text in parts of some length at most: of texts without sentences the splitter's time grows with the square.
+
+    A part ends at the last paragraph, or else line, sentence, or word, that ends in its second half.
+    """
+    begin = 0
+    while len(text) - begin > BLOCK:
+        half, full = begin + BLOCK // 2, begin + BLOCK
+        ends = (text.rfind(mark, half, full) + len(mark) for mark in ("\n\n", "\n", ". ", "。", " "))
+        end = next((end for end in ends if end > half), full)
+        yield text[begin:end]
+        begin = end
+    yield text[begin:]
 
 
 def cutter_version() -> str:

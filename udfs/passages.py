@@ -117,9 +117,10 @@ def cut_udf(settings: CutSettings) -> UserDefinedFunction:
 def _cut(cutter: "PassageCutter", text: str) -> list[dict[str, str | None]]:
     try:
         passages = cutter.cut(text)
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever one bad document makes the library raise
+    except BaseException as error:  # whatever one bad document makes the library raise
+        panic = type(error).__name__ == "PanicException"  # Rust's, which is no Exception
+        if isinstance(error, MemoryError) or not (panic or isinstance(error, Exception)):
+            raise
         return [{KEY: None, PASSAGE: None, ERROR: f"{type(error).__name__}: {error}"[:MAX_MESSAGE]}]
     if not passages:
         return [{KEY: None, PASSAGE: None, ERROR: "no passage came of its text"}]

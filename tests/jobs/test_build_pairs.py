@@ -19,7 +19,7 @@ from jobs.run_all import run as run_all
 from jobs.score import ScoreConfig
 from jobs.score import run as score
 from jobs.tables import TABLES
-from jobs.warehouse import Warehouse
+from jobs.warehouse import Table, Warehouse
 from mkdm.columns import PAIR, PAIR_KEY
 from mkdm.errors import ConfigError, InputError, RejectRateError, RunFailedError
 from mkdm.passages import PassageCutter
@@ -183,16 +183,19 @@ def test_only_the_newest_build_is_one_to_go_on_with(spark, warehouse):
     """Settings A, then B, then A again: the tables hold what B made, though a run of A is complete."""
     ledger = Ledger(warehouse.output("runs"))
     done = ledger.states(job="build-pairs")[0]
-    assert job._newest_build(ledger, done.identity).run == done.run
+    assert job._started(ledger, done.identity).run == done.run
     other = replace(done.identity, settings={**done.run.settings, "documents_per_query": "1"})
-    assert job._newest_build(ledger, other) is None
+    assert job._started(ledger, other) is None
     state = ledger.start(other, ledger.free_name(other, None), 1, 3)
-    assert job._newest_build(ledger, other).run == state.run
-    assert job._newest_build(ledger, done.identity) is None
+    assert job._started(ledger, other).run == state.run
+    assert job._started(ledger, done.identity) is None
     assert ledger.free_name(done.identity, None) == f"{done.run.run_id}.2"
+    build = job.Build(spark, warehouse, None, done.run, {}, {}, ledger, None)
+    with pytest.raises(RunFailedError, match=f"another build, {state.run.run_id}, has begun since"):
+        build.require_newest()
     ledger.record(state.run, "removed")
-    assert job._newest_build(ledger, other) is None
-    assert job._newest_build(ledger, done.identity) is None, "what is removed has changed the tables"
+    assert job._started(ledger, other) is None
+    assert job._started(ledger, done.identity) is None, "what is removed has changed the tables"
 
 
 @pytest.mark.slow
@@ -272,10 +275,29 @@ def test_rows_of_somebody_else_are_not_touched(spark, tmp_path, tables, student_
     assert warehouse.table("pairs").read().count() == 300
 
 
+def test_an_output_that_was_moved_or_dropped_is_made_again(spark, warehouse, student_folder, cutter):
+    moved = str(Path(warehouse.root).parent / "elsewhere")
+    report = run(spark, config_of(warehouse, student_folder, pairs=f"{moved}/pairs"))
+    assert report.counts["pairs"]["pairs: added"] == len(LOG.pairs(cutter))
+    rows = read_pairs(spark, Table(spark, f"{moved}/pairs"), None).rows.collect()
+    assert {(row.query_id, row.passage_id): (row.query, row.passage) for row in rows} == LOG.pairs(cutter)
+    assert pairs_of(warehouse) == LOG.pairs(cutter), "the one that was there stays as it was"
+
+
+def test_where_pairs_find_their_passages(spark, tmp_path):
+    config = BuildPairsConfig(tokenizer="none", pairs="main.qa.pairs2")
+    assert config.passages_at(Table(spark, "main.qa.passages")) == "main.qa.passages"
+    assert config.passages_at(Table(spark, str(tmp_path / "passages"))) == f"file:{tmp_path}/passages"
+    assert BuildPairsConfig(tokenizer="none").passages_at(Table(spark, "main.qa.passages")) == ""
+    assert Table(spark, "main.qa.pairs").sibling("passages").location == "main.qa.passages"
+    assert Table(spark, "warehouse/pairs/").sibling("passages").location == "warehouse/passages"
+    assert Table(spark, "s3a://bucket/pairs").sibling("passages").location == "s3a://bucket/passages"
+
+
 def test_too_many_rejects_leave_the_pairs_alone(spark, warehouse, student_folder, cutter):
     LOG.but(query_documents={(f"nobody{i}", "d1"): 1 for i in range(30)}).write(spark, warehouse)
     with pytest.raises(
         RejectRateError, match=r"of the rows of .*query_documents were rejected.*30 rejected: unknown_query"
     ):
         run(spark, config_of(warehouse, student_folder))
-    assert pairs_of(warehouse) == LOG.pairs(cutter)
+    assert pairs_of(warehouse) == LOG.pairs(cutter), "with all of their texts"

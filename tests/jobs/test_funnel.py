@@ -266,7 +266,8 @@ def test_duplicates_are_merged_and_boilerplate_left_out(spark, sample):
     assert pairs_made((chosen, shared), boilerplate_documents=3) == sorted(pair for pair in alone if pair[1][-1] != "4")
 
 
-def test_a_document_of_very_many_queries_is_dealt_to_several_tasks(spark, monkeypatch):
+@pytest.mark.parametrize("adaptive", ["true", "false"])
+def test_a_document_of_very_many_queries_is_dealt_to_several_tasks(spark, monkeypatch, adaptive):
     monkeypatch.setattr(selection, "ROWS_PER_SLICE", 2_000)
     monkeypatch.setattr(selection, "ROWS_PER_TASK", 5_000)
     queries = spark.range(10_000).select(F.concat(F.lit("q"), "id").alias("query_id"), F.lit("text").alias("query"))
@@ -290,10 +291,45 @@ def test_a_document_of_very_many_queries_is_dealt_to_several_tasks(spark, monkey
         F.lit(1).alias("documents_sharing"),
     )
     config = BuildPairsConfig(tokenizer="none")
-    pairs = transform(chosen, passages, config, 110_500, 2).withColumn("task", F.spark_partition_id()).persist()
-    sizes = [row["count"] for row in pairs.groupBy("task").count().collect()]
+    before = {name: spark.conf.get(name) for name in ("spark.sql.adaptive.enabled", "spark.sql.shuffle.partitions")}
+    try:
+        spark.conf.set("spark.sql.adaptive.enabled", adaptive)
+        spark.conf.set("spark.sql.shuffle.partitions", "40")
+        pairs = transform(chosen, passages, config, 110_500, 2).withColumn("task", F.spark_partition_id()).persist()
+        sizes = [row["count"] for row in pairs.groupBy("task").count().collect()]
+    finally:
+        for name, value in before.items():
+            spark.conf.set(name, value)
     assert sum(sizes) == pairs.select("query_id", "passage_id").distinct().count() == 10 * (10_000 + 50 + 1_000)
     assert max(sizes) < 15_000, "the hot document alone has 100,000 pairs"
+
+
+def test_of_rows_with_one_key_the_best_stays(spark):
+    rows = [(f"q{i}", f"d{i}", float(rank)) for i in range(20) for rank in (9, 1, 5)]
+    frame = spark.createDataFrame(rows, "query_id string, doc_id string, doc_rank double")
+    query_map = frame.select(F.col("query_id").alias("raw_query_id"), "query_id").distinct()
+    coded = selection.coded_query_documents(frame, query_map, frame.select("doc_id").distinct())
+    assert {row.doc_rank for row in coded.where("error_code IS NULL").collect()} == {1.0}
+    queries = spark.createDataFrame([("a", "text", None), ("a", "text", 7.0), ("a", "text", 5.0)], QUERIES)
+    assert [row.frequency for row in normalised(queries).where("error_code IS NULL").collect()] == [7.0]
+
+
+def test_a_merged_duplicate_goes_by_the_text_and_the_documents_of_the_other(spark):
+    rows = [
+        ("a:1", "a", 0, "the text", None, 30),
+        ("b:1", "b", 0, "the text, nearly", "a:1", 1),
+        ("c:1", "c", 0, "something else", None, 1),
+    ]
+    passages = spark.createDataFrame(rows, PASSAGES)
+    chosen = spark.createDataFrame(
+        [("q1", "text", "a", 1), ("q2", "text", "b", 1), ("q2", "text", "c", 2)],
+        "query_id string, query string, doc_id string, place int",
+    )
+    config = BuildPairsConfig(tokenizer="none", duplicates="merge", passage_in_pairs=True)
+    made = {(row.query_id, row.passage_id): row.passage for row in transform(chosen, passages, config, 3, 2).collect()}
+    assert made == {("q1", "a:1"): "the text", ("q2", "a:1"): "the text", ("q2", "c:1"): "something else"}
+    config = BuildPairsConfig(tokenizer="none", duplicates="merge", boilerplate_documents=20)
+    assert [row.passage_id for row in transform(chosen, passages, config, 3, 2).collect()] == ["c:1"]
 
 
 def test_near_duplicates(spark):

@@ -101,3 +101,26 @@ def test_html_is_taken_out_and_what_only_looks_like_it_stays():
         assert strip_html(text) == text
     assert strip_html("one<br>two<br/>three") == "one\ntwo\nthree"
     assert strip_html("open <b>and never closed") == "open and never closed"
+    assert (
+        strip_html("<!DOCTYPE html><html><head><title>T</title><body><p>All of it.</p></body></html>")
+        == "T\nAll of it."
+    )
+    assert strip_html("<p>about the <head> tag, and more</p>") == "about the\ntag, and more"
+
+
+@pytest.mark.parametrize(
+    "marked", ["<![0]", "<![foo[ bar ]]>", "<![if !IE]>", "<![CDATA[x]]>", "<![", "<!", "</", "<!--"]
+)
+def test_html_that_is_broken_off_or_odd_loses_no_text_around_it(marked):
+    found = strip_html(f"<p>before {marked} after</p><p>last</p>")
+    assert found.startswith("before")
+    assert "last" in found or marked == "<!--", found
+
+
+def test_a_long_text_is_cut_in_parts_and_nothing_is_lost(text):
+    tokenizer = AutoTokenizer.from_pretrained(SAMPLE / "student")
+    cutter = PassageCutter(tokenizer, 128)
+    for long in (text * 3, "1,2,3," * 8000, "漢字。" * 15000):
+        passages = [passage for _, passage in cutter.cut(long)]
+        assert "".join("".join(passages).split()) == "".join(long.split())
+        assert all(tokens(tokenizer, passage) <= 128 for passage in passages)
