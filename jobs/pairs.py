@@ -77,8 +77,8 @@ def read_pairs(
 def with_passages(pairs: DataFrame, table: Table) -> DataFrame:
     """The pairs with the texts of their passages, which `build-pairs` keeps once each, in `passages`.
 
-    A passage's id is made of its text, so that the newest version of `passages` has it as it was. A pair whose passage
-    is there no more has none, and is rejected as such by what scores it.
+    A passage's id is made of its text, so that it never changes. A pair whose passage is there no more, as in a version
+    of the pairs from before a build took it out, has none, and is rejected as such by what scores it.
 
     Args:
         pairs: rows of a pairs table, which are returned as they are if they have the column passage.
