@@ -111,13 +111,17 @@ def executor_of(python_worker: psutil.Process) -> psutil.Process:
 
 
 def busy_python_worker(cluster: LoopbackCluster) -> psutil.Process:
-    """A Python worker in the middle of a task: it takes CPU time, as one that waits for a task does not."""
+    """A Python worker in the middle of a task: it takes CPU time, as one that waits for a task does not.
+
+    One whose executor was killed just now may still take some, but has no JVM above it any more.
+    """
     used: dict[int, float] = {}
     end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
         for worker in cluster.python_workers():
             with suppress(psutil.Error):
                 now = sum(worker.cpu_times()[:2])
-                if now - used.setdefault(worker.pid, now) >= 0.05:
+                busy = now - used.setdefault(worker.pid, now) >= 0.05
+                if busy and worker.parent() and "--hostname" in executor_of(worker).cmdline():
                     return worker
     raise AssertionError("no Python worker does anything")
