@@ -152,7 +152,8 @@ def build_queries(build: Build) -> StepCounts:
 def build_passages(build: Build) -> StepCounts:
     """Cut the documents that are new or changed, find duplicates: `passages`.
 
-    Passages that left stay there until no pair has them any more, which the next step sees to.
+    Passages that left stay there until no pair has them any more, the next step sees to that. They lose their cut_hash:
+    a document that comes back as it was is not to be taken for one whose passages are all there.
     """
     counts, config, table = StepCounts(DOCUMENTS), build.config, build.tables["passages"]
     staged = staging(build.warehouse, build.run, "passages")
@@ -188,7 +189,8 @@ def build_passages(build: Build) -> StepCounts:
         near = near_duplicates(passages.join(copies, PASSAGE_ID, "left_anti"), config.near_duplicates)
     made = with_duplicates(passages.select(PASSAGE_ID, DOC_ID, ORDINAL, PASSAGE, CUT_HASH), exact, near)
     build.require_newest()
-    counts.enter(table.become(made, (PASSAGE_ID,), build.run.transaction("passages"), others_stay=True), "passages")
+    transaction = build.run.transaction("passages")
+    counts.enter(table.become(made, (PASSAGE_ID,), transaction, others={CUT_HASH: "NULL"}), "passages")
     told = exact.agg(F.count(DUPLICATE_OF), F.count_if(F.col(DOCUMENTS_SHARING) > 1)).collect()[0]
     counts.rows["exact duplicates"], counts.rows["shared by several documents"] = (int(value) for value in told)
     if near is not None:
@@ -233,8 +235,9 @@ def build_pairs(build: Build) -> StepCounts:
             staged.append(rows, build.run.transaction("staged pairs"))
             rows = staged.read()
         build.require_newest()
-        if not config.passage_in_pairs:
-            table.set_properties({PASSAGES_AT: config.passages_at(build.tables["passages"])})
+        where = config.passages_at(build.tables["passages"])
+        if not config.passage_in_pairs and table.properties().get(PASSAGES_AT) != where:
+            table.set_properties({PASSAGES_AT: where})
         changes = table.become(rows, PAIR_KEY, build.run.transaction("pairs"))
         made, limits = table.read().count(), config.limits()
         if not limits and made != candidates:

@@ -53,6 +53,7 @@ def _schema(required: dict[str, Any], optional: dict[str, Any]) -> StructType:
 
 
 _TEXT, _INT, _LONG, _FLOAT, _TIME = StringType(), IntegerType(), LongType(), FloatType(), TimestampType()
+_REASON = {"job": _TEXT, "error_code": _TEXT, "error_message": _TEXT, "run_id": _TEXT, "rejected_at": _TIME}
 _SCORE_CHECK = {"score_in_0_1": "score >= 0 AND score <= 1"}
 
 TABLES = {
@@ -82,15 +83,7 @@ TABLES = {
     "rejected_inputs": TableKind(
         _schema(
             {"input": _TEXT},
-            {
-                "query_id": _TEXT,
-                "doc_id": _TEXT,
-                "job": _TEXT,
-                "error_code": _TEXT,
-                "error_message": _TEXT,
-                "run_id": _TEXT,
-                "rejected_at": _TIME,
-            },
+            {"query_id": _TEXT, "doc_id": _TEXT, **_REASON},
         ),
         followed=True,
     ),
@@ -131,15 +124,7 @@ TABLES = {
     "rejected_pairs": TableKind(
         _schema(
             {},
-            {
-                "query_id": _TEXT,
-                "passage_id": _TEXT,
-                "job": _TEXT,
-                "error_code": _TEXT,
-                "error_message": _TEXT,
-                "run_id": _TEXT,
-                "rejected_at": _TIME,
-            },
+            {"query_id": _TEXT, "passage_id": _TEXT, **_REASON},
         ),
         followed=True,
     ),

@@ -206,14 +206,14 @@ class Table:
         self._save(rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true"))
 
     def become(
-        self, rows: DataFrame, keys: tuple[str, ...], transaction: str, others_stay: bool = False
+        self, rows: DataFrame, keys: tuple[str, ...], transaction: str, others: dict[str, str] | None = None
     ) -> dict[str, int]:
         """Make the table hold these rows and no others, in one commit; a repeat changes nothing.
 
         Args:
             rows: each key once, none of it null; read twice, so that they should be stored.
             keys: the columns that tell a row.
-            others_stay: whether rows with other keys stay; `keep_only` takes them out later.
+            others: columns to set, as SQL, of rows with other keys, which then stay until `keep_only` takes them out.
 
         Returns:
             How many rows were added, changed and removed.
@@ -221,7 +221,7 @@ class Table:
         if self.read().isEmpty():
             self.append(rows, transaction)
             return self._done({"added": "numOutputRows"})
-        self.merge_to(rows, keys, others_stay)
+        self.merge_to(rows, keys, others)
         metrics = {"added": "numTargetRowsInserted", "changed": "numTargetRowsUpdated"}
         return self._done(metrics | {"removed": "numTargetRowsDeleted"})
 
@@ -232,14 +232,19 @@ class Table:
         despite_conflicts(merge.whenNotMatchedBySourceDelete().execute)
         return self._done({"removed": "numTargetRowsDeleted"})["removed"]
 
-    def merge_to(self, rows: DataFrame, keys: tuple[str, ...], others_stay: bool = False) -> None:
+    def merge_to(self, rows: DataFrame, keys: tuple[str, ...], others: dict[str, str] | None = None) -> None:
         """The same by MERGE: only rows that differ are touched, so that followers of the feed see those alone."""
         same = " AND ".join(f"old.{key} = new.{key}" for key in keys)
         differs = " OR ".join(f"NOT (old.{name} <=> new.{name})" for name in rows.columns if name not in keys)
         merge = self.delta().alias("old").merge(rows.alias("new"), same)
         merge = merge.whenMatchedUpdateAll(differs) if differs else merge
         merge = merge.whenNotMatchedInsertAll()
-        despite_conflicts((merge if others_stay else merge.whenNotMatchedBySourceDelete()).execute)
+        if others is None:
+            merge = merge.whenNotMatchedBySourceDelete()
+        else:
+            unset = " OR ".join(f"NOT (old.{name} <=> {value})" for name, value in others.items())
+            merge = merge.whenNotMatchedBySourceUpdate(unset, others)  # type: ignore[arg-type]
+        despite_conflicts(merge.execute)
 
     def _done(self, metrics: dict[str, str]) -> dict[str, int]:
         """Figures of the newest commit, as its writer left them."""

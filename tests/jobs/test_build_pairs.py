@@ -279,13 +279,19 @@ def test_too_many_rejects_leave_the_pairs_alone_and_a_moved_output_is_made_again
 ):
     config = config_of(warehouse, student_folder, pairs=str(Path(warehouse.root).parent / "elsewhere" / "pairs"))
     moved = Table(spark, config.pairs)
-    LOG.but(query_documents={(f"nobody{i}", "d1"): 1 for i in range(30)}).write(spark, warehouse)
+    cut_short = LOG.documents["d1"].partition("\n\n")[
+        0
+    ]  # of which passages stay, while those that left wait for the pairs
+    LOG.but(documents={"d1": cut_short}, query_documents={(f"nobody{i}", "d1"): 1 for i in range(30)}).write(
+        spark, warehouse
+    )
     with pytest.raises(
         RejectRateError, match=r"of the rows of .*query_documents were rejected.*30 rejected: unknown_query"
     ):
         run(spark, config)
     assert moved.read().isEmpty()
-    LOG.write(spark, warehouse)
+    assert pairs_of(warehouse) == LOG.pairs(cutter), "with the texts of passages that are about to leave"
+    LOG.write(spark, warehouse)  # d1 is back
     report = run(spark, config)
     assert report.counts["pairs"]["pairs: added"] == len(LOG.pairs(cutter))
     rows = read_pairs(spark, moved, None).rows.collect()
