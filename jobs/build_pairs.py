@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from py4j.protocol import Py4JError
@@ -17,7 +17,7 @@ from jobs.funnel import FunnelReport, StepCounts, store
 from jobs.funnel_inputs import DOCUMENTS, QUERIES, QUERY_DOCUMENTS, read_input
 from jobs.funnel_steps import Build, build_pairs, build_passages, build_queries, transform
 from jobs.ledger import COMPLETE, FAILED, REMOVED, Identity, Ledger, RunState, Totals, newest_build, settings_of
-from jobs.query_log import ALL, BODY, HEAD
+from jobs.query_log import ALL, BODY, HEAD, TAIL
 from jobs.warehouse import Table, Warehouse
 from mkdm.columns import FREQUENCY, PASSAGE
 from mkdm.config import parse_config
@@ -129,7 +129,7 @@ class BuildPairsConfig:
 
     def taken_segments(self) -> list[str]:
         """The segments whose queries get pairs."""
-        return {"head": [HEAD, ALL], "head-body": [HEAD, BODY, ALL], "all": [HEAD, BODY, "tail", ALL]}[self.segments]
+        return {"head": [HEAD, ALL], "head-body": [HEAD, BODY, ALL], "all": [HEAD, BODY, TAIL, ALL]}[self.segments]
 
     def passages_at(self, passages: Table) -> str:
         """Where pairs without texts find them; empty for `passages` beside the pairs."""
@@ -173,8 +173,9 @@ def run(spark: SparkSession, config: BuildPairsConfig) -> FunnelReport:
     ledger = Ledger(tables["runs"])
     state = _started(ledger, identity)
     if state is None:
-        for other in ledger.states(job=JOB):  # an unfinished one cannot go on any more
-            drop_staging(warehouse, other.run)
+        for other in ledger.states(job=JOB):
+            if other.state != COMPLETE:  # it cannot go on any more; a complete one has dropped its own
+                drop_staging(warehouse, other.run)
         rows = sum(found.rows.count() for found in inputs.values())
         state = ledger.start(identity, ledger.free_name(identity, None), rows, len(STEPS))
     build = Build(spark, warehouse, config, state.run, inputs, tables, ledger, settings)
@@ -256,9 +257,7 @@ def _complete(build: Build, ledger: Ledger, state: RunState) -> Totals:
 
 def _totals(counts: StepCounts, seconds: float) -> Totals:
     written = counts.rows.get("pairs", counts.rows.get("passages", counts.read - counts.rejected))
-    return replace(
-        Totals(), rows_read=counts.read, rows_written=written, rows_rejected=counts.rejected, seconds=seconds
-    )
+    return Totals(rows_read=counts.read, rows_written=written, rows_rejected=counts.rejected, seconds=seconds)
 
 
 def _notes(build: Build) -> tuple[str, ...]:
