@@ -25,7 +25,7 @@ from jobs.row_codes import ROW_CODE, ROW_MESSAGE, with_row_code
 from jobs.training_files import TrainingFolder
 from jobs.training_labels import LABELLED, GoldenLabels, SoftLabels, read_golden_labels, read_soft_labels, with_labels
 from jobs.training_report import ExportReport, counts_of, totals_of
-from jobs.training_splits import LEFT_OUT, SPLIT, sources_of, split_of, training_rows
+from jobs.training_splits import LEFT_OUT, OF_QUERY, SPLIT, sources_of, split_of, training_rows
 from jobs.warehouse import Table, Warehouse
 from mkdm import __version__
 from mkdm.columns import ERROR_CODE, ERROR_MESSAGE, PAIR_KEY, PASSAGE, QUERY
@@ -80,6 +80,8 @@ class ExportConfig:
     """Table of pairs that cannot be trained on and why, if not <warehouse>/rejected_pairs."""
     teachers: str = "all"
     """Teachers whose soft labels to take: all, none, or ids joined by commas."""
+    keep_unlabelled: bool = False
+    """Whether pairs without any label are exported too, for `mkdm experiments` to label where there is no Spark."""
     max_length: int = 256
     """Token ids of every row, special tokens and padding included; the passage is cut."""
     splits: str = "train=0.9,valid=0.05,test=0.05"
@@ -187,7 +189,8 @@ def transform(
         Rows that are left out or have an error are not encoded.
     """
     coded, labels = with_labels(with_row_code(pairs, None), golden, soft)
-    fit = F.col(ROW_CODE).isNull() & F.col(LABELLED)
+    wanted = F.lit(config.keep_unlabelled) | F.col(LABELLED)
+    fit = F.col(ROW_CODE).isNull() & wanted
     result = encode_udf(settings)(F.when(fit, F.col(QUERY)), F.when(fit, F.col(PASSAGE)))
     return coded.withColumn("result", result).select(
         *PAIR_KEY,
@@ -195,7 +198,7 @@ def transform(
         split_of(config.shares()).alias(SPLIT),
         *labels,
         *(F.col(f"result.{name}") for name in (INPUT_IDS, LENGTH, QUERY_LENGTH)),
-        (F.col(ROW_CODE).isNull() & ~F.col(LABELLED)).alias(LEFT_OUT),
+        (F.col(ROW_CODE).isNull() & ~wanted).alias(LEFT_OUT),
         F.coalesce(ROW_CODE, F.when(fit, F.col(f"result.{ERROR_CODE}"))).alias(ERROR_CODE),
         F.coalesce(ROW_MESSAGE, F.when(fit, F.col(f"result.{ERROR_MESSAGE}"))).alias(ERROR_MESSAGE),
     )
@@ -227,7 +230,10 @@ def _identity(
         "splits": shares,
         "max_length": str(config.max_length),
         "row_group_rows": str(config.row_group_rows),
+        "files": "by query",
     }
+    if config.keep_unlabelled:
+        chosen["keep_unlabelled"] = "True"
     versions = {"pairs": pairs, "golden_labels": golden.version, "soft_labels": soft.version}
     return Identity(JOB, chosen, versions, settings.version)
 
@@ -267,7 +273,7 @@ def _write(
         counts=counts,
         settings=run.settings,
         input_versions=run.input_versions,
-        columns={field.name: field.dataType.simpleString() for field in rows.drop(SPLIT).schema},
+        columns={field.name: field.dataType.simpleString() for field in rows.drop(SPLIT, OF_QUERY).schema},
         engine_version=__version__,
         files=files,
         tokenizer=run.model_version,

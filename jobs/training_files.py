@@ -7,7 +7,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.training_splits import SPLIT
+from jobs.training_splits import OF_QUERY, SPLIT
 from jobs.warehouse import Table
 from mkdm.errors import InputError, RunFailedError
 from udfs.training_rows import MANIFEST, PAIR_HASH, TrainingFile, TrainingSet, row_groups_udf
@@ -64,8 +64,10 @@ class TrainingFolder:
         system.delete(path, True)  # what a killed export left there
         for split, size in sizes.items():
             files = max(1, round(size / rows_per_file))
-            number = F.pmod(F.col(PAIR_HASH), F.lit(files)).cast("int")
-            mine = rows.where(F.col(SPLIT) == split).drop(SPLIT).withColumn(_FILE, number)
+            number = F.pmod(F.col(OF_QUERY), F.lit(files)).cast(
+                "int"
+            )  # a query's pairs together, for losses over lists
+            mine = rows.where(F.col(SPLIT) == split).withColumn(_FILE, number).drop(SPLIT, OF_QUERY)
             laid_out = mine.repartition(_FILE).sortWithinPartitions(_FILE, PAIR_HASH)
             writer = laid_out.write.partitionBy(_FILE).option("compression", "zstd")
             block = max(_BLOCK, 16 * max_length * rows_per_file)  # far above what 4 bytes a token and the labels take

@@ -6,7 +6,7 @@ from pyspark.sql import functions as F
 from mkdm.columns import GOLDEN_LABEL, QUERY_ID
 from udfs.training_rows import INPUT_IDS, LENGTH, PAIR_HASH, QUERY_LENGTH, SOURCE, soft_label_column
 
-SPLIT, LEFT_OUT = "split", "left_out"
+SPLIT, LEFT_OUT, OF_QUERY = "split", "left_out", "of_query"
 MOST_SOURCES = 100
 """Sources that are told apart at most; with more of them, none is."""
 
@@ -44,10 +44,11 @@ def sources_of(exported: DataFrame) -> list[str]:
 
 
 def training_rows(exported: DataFrame, sources: list[str], teachers: int) -> DataFrame:
-    """The rows as the files have them, with their split; no column has nulls."""
+    """The rows as the files have them, with their split and a hash of their query; no column has nulls."""
     number = F.array_position(F.array(*map(F.lit, sources)), F.col(SOURCE)) - 1  # -1 where it is not told apart
     return exported.select(
         SPLIT,
+        F.xxhash64(QUERY_ID).alias(OF_QUERY),
         PAIR_HASH,
         INPUT_IDS,
         LENGTH,
