@@ -34,6 +34,7 @@ class StageFeed:
         golden: whether golden labels are trained on.
         batch_size: rows of a step over all ranks.
         name: petastorm or arrow.
+        whole_queries: whether the pairs of a query, as far as a row group holds them, follow one another.
     """
 
     training_set: TrainingSet
@@ -46,6 +47,7 @@ class StageFeed:
     seed: int
     rank: int = 0
     world: int = 1
+    whole_queries: bool = False
 
     @property
     def rank_batch(self) -> int:
@@ -110,7 +112,11 @@ class StageFeed:
         try:
             for group in groups:
                 teaches = self._teaches(group.golden_labels, group.soft_labels[:, list(self.columns)])
-                rows = TrainingRows.concat([*kept, group.take(np.flatnonzero(teaches))])
+                taught = group.take(np.flatnonzero(teaches))
+                if self.whole_queries and len(taught):
+                    query = query_numbers(taught, self.training_set.template)
+                    taught = taught.take(np.argsort(query, kind="stable"))
+                rows = TrainingRows.concat([*kept, taught])
                 while len(rows) >= size:
                     if step >= skip:
                         yield rows.take(np.arange(size))
@@ -150,9 +156,33 @@ def teacher_columns(training_set: TrainingSet, teacher_ids: list[str]) -> tuple[
     return tuple(map(training_set.teacher_ids.index, teacher_ids))
 
 
-def micro_batches(rows: TrainingRows, token_budget: int) -> list[TrainingRows]:
-    """The rows of a step, sorted by length and cut by token budget."""
-    return [rows.take(part) for part in token_budget_batches(rows.lengths, token_budget)]
+def micro_batches(rows: TrainingRows, token_budget: int, template: Template | None = None) -> list[TrainingRows]:
+    """The rows of a step, sorted by length and cut by token budget.
+
+    Args:
+        template: of the set, to keep the pairs of a query in one batch.
+    """
+    if template is None:
+        return [rows.take(part) for part in token_budget_batches(rows.lengths, token_budget)]
+    query = query_numbers(rows, template)
+    sizes = np.bincount(query)
+    longest = np.zeros(len(sizes), dtype=np.int32)
+    np.maximum.at(longest, query, rows.lengths)
+    parts = token_budget_batches(longest * sizes.astype(np.int32), token_budget)
+    return [rows.take(np.flatnonzero(np.isin(query, part))) for part in parts]
+
+
+def query_numbers(rows: TrainingRows, template: Template) -> NDArray[np.int64]:
+    """int64[rows]: rows of equal query tokens have equal numbers, from 0 in the order of their first row."""
+    width = int(rows.query_lengths.max(initial=0))
+    place = np.arange(width)
+    tokens = rows.input_ids[:, template.query_start : template.query_start + width]
+    tokens = np.where(place < rows.query_lengths[:, None], tokens, -1)
+    _, first, number = np.unique(tokens, axis=0, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    ranked: NDArray[np.int64] = rank[number.reshape(-1)]
+    return ranked
 
 
 def padded_batch(rows: TrainingRows, template: Template) -> Batch:

@@ -48,10 +48,13 @@ class TokenMatcher(nn.Module):
 
 def query_tokens(rows: TrainingRows, template: Template) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """Where the queries' tokens stand, and which of them occur in the passage too: bool[B, L] and float32[B, L]."""
-    shape = len(rows), int(rows.lengths.max())
-    is_query, occurs = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.float32)
-    start = template.query_start
-    for row, (ids, length, size) in enumerate(zip(rows.input_ids, rows.lengths, rows.query_lengths, strict=True)):
-        is_query[row, start : start + size] = True
-        occurs[row, start : start + size] = np.isin(ids[start : start + size], ids[start + size : length])
-    return is_query, occurs
+    ids, starts = rows.input_ids[:, : int(rows.lengths.max())], template.query_start
+    place = np.arange(ids.shape[1])
+    ends = (starts + rows.query_lengths)[:, None]
+    is_query = (place >= starts) & (place < ends)
+    in_passage = (place >= ends) & (place < rows.lengths[:, None])
+    longest = int(rows.query_lengths.max(initial=0))
+    query = ids[:, starts : starts + longest, None]  # [B, longest query, 1]
+    occurs = np.zeros(ids.shape, dtype=np.float32)
+    occurs[:, starts : starts + longest] = ((query == ids[:, None]) & in_passage[:, None]).any(axis=2)
+    return is_query, occurs * is_query

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mkdm.errors import ConfigError
-from mkdm.feed import StageFeed, padded_batch, teacher_columns
+from mkdm.feed import StageFeed, padded_batch, query_numbers, teacher_columns
+from mkdm.hints import Hints
+from mkdm.list_loss import list_loss
 from mkdm.losses import LabelCounts, Losses, mkdm_losses
 from mkdm.matching import TokenMatcher, query_tokens
 from mkdm.model import MkdmModel
@@ -59,6 +61,8 @@ class Stage:
         tensors = to_tensors(padded_batch(rows, template), device)
         golden_labels, soft_labels = (tensor.to(device) for tensor in self.labels(rows))
         tensors |= {"golden_labels": golden_labels, "soft_labels": soft_labels}
+        if self.feed.whole_queries:
+            tensors["query"] = torch.from_numpy(query_numbers(rows, template)).to(device)
         if matching:
             is_query, occurs = (torch.from_numpy(array).to(device) for array in query_tokens(rows, template))
             tensors |= {"is_query": is_query, "occurs": occurs}
@@ -69,13 +73,26 @@ class TrainingLoss(nn.Module):
     """Student and loss as one module, so that DDP sees one forward pass.
 
     Args:
-        match_weight: of the auxiliary loss of the matcher, if there is one.
+        config: weights of the losses.
         bf16: whether the encoder runs in bf16; headers and losses are fp32.
     """
 
-    def __init__(self, student: MkdmModel, matcher: TokenMatcher | None, match_weight: float, bf16: bool) -> None:
+    def __init__(self, student: MkdmModel, config: TrainConfig, bf16: bool) -> None:
         super().__init__()
-        self.student, self.matcher, self._match_weight, self.bf16 = student, matcher, match_weight, bf16
+        self.student, self.config, self.bf16 = student, config, bf16
+        self.matcher = TokenMatcher(student) if config.match_weight else None
+        self.hints = Hints(student, config.hint_teacher or "") if config.hint_weight else None
+        self.spread: nn.Parameter | None = None
+        self._weights: Tensor | None = None
+        if config.teacher_weights == "learned":
+            self.spread = nn.Parameter(torch.zeros(student.config.num_teachers, device=student.device))
+        elif config.teacher_weights != "equal":
+            weights = [float(weight) for weight in config.teacher_weights.split(",")]
+            if len(weights) != student.config.num_teachers:
+                raise ConfigError(
+                    f"--teacher-weights {config.teacher_weights}: {student.config.num_teachers} teachers need as many"
+                )
+            self._weights = torch.tensor(weights, device=student.device)
 
     def forward(self, batch: dict[str, Tensor], counts: LabelCounts, alpha: float, pairs: float) -> Losses:
         """The share of a batch in a step's losses.
@@ -86,15 +103,25 @@ class TrainingLoss(nn.Module):
             pairs: the pairs of the step.
         """
         names = ("input_ids", "attention_mask", "token_type_ids")
+        inputs = {name: batch[name] for name in names if name in batch}
+        golden, soft = batch["golden_labels"], batch["soft_labels"]
+        weights = self._weights if self.spread is None else torch.softmax(-self.spread, 0).detach()
+        share = len(batch["input_ids"]) / pairs
         with torch.autocast(self.student.device.type, torch.bfloat16, enabled=self.bf16):
-            output = self.student(**{name: batch[name] for name in names if name in batch})
-        losses = mkdm_losses(
-            output.golden_logits, output.soft_logits, batch["golden_labels"], batch["soft_labels"], alpha, counts
-        )
-        if self.matcher is None:
-            return losses
-        weight = self._match_weight * len(batch["input_ids"]) / pairs
-        return losses._replace(total=losses.total + weight * self.matcher.loss(batch["is_query"], batch["occurs"]))
+            output = self.student(**inputs)
+            hint = self.hints.loss(inputs) if self.hints is not None else None
+        losses = mkdm_losses(output.golden_logits, output.soft_logits, golden, soft, alpha, counts, weights)
+        total = losses.total
+        if self.spread is not None:  # Kendall et al. 2018: exp(-s_i) tends to 1 / l_s,i
+            total = total + (torch.exp(-self.spread) * losses.soft + share * self.spread).mean()
+        if self.matcher is not None:
+            total = total + self.config.match_weight * share * self.matcher.loss(batch["is_query"], batch["occurs"])
+        if self.config.list_weight:
+            lists = list_loss(output.golden_logits, output.soft_logits, golden, soft, batch["query"], alpha)
+            total = total + self.config.list_weight * share * lists
+        if hint is not None:
+            total = total + self.config.hint_weight * share * hint
+        return losses._replace(total=total)
 
 
 def teachers_of(config: TrainConfig, training_set: TrainingSet) -> list[str]:
@@ -147,6 +174,7 @@ def stages_of(
             seed=config.seed,
             rank=processes.rank,
             world=processes.world,
+            whole_queries=config.list_weight > 0,
         )
         stages.append(Stage(name, alpha, feed, feed.steps_of_epochs(epochs)))
     return stages

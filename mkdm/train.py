@@ -20,7 +20,6 @@ from mkdm.config import parse_config, run_command
 from mkdm.errors import TrainingError
 from mkdm.feed import micro_batches
 from mkdm.losses import LabelCounts
-from mkdm.matching import TokenMatcher
 from mkdm.model import MkdmModel
 from mkdm.model_folder import model_version
 from mkdm.processes import Processes
@@ -98,15 +97,16 @@ class _Run:
         self.student = MkdmModel.from_encoder(
             config.encoder, layers, tuple(teacher_ids), config.alpha, main_set.max_length
         )
+        if config.random_start:
+            self.student = MkdmModel(self.student.config)  # type: ignore[arg-type]
         self.tokenizer = tokenizer
         keep_cls_only(self.student.encoder)
         for module in self.student.modules():
             if isinstance(module, nn.Dropout):
                 module.p = config.dropout
         self.student.to(processes.device)  # type: ignore[arg-type]
-        matcher = TokenMatcher(self.student) if config.match_weight else None
         bf16 = (fastest_precision(processes.device) if config.precision == "auto" else config.precision) == "bf16"
-        self.loss = TrainingLoss(self.student, matcher, config.match_weight, bf16)
+        self.loss = TrainingLoss(self.student, config, bf16)
         self.optimiser = torch.optim.AdamW(_groups(self.loss, config.weight_decay), lr=config.learning_rate, fused=True)
         chosen = {name: str(value) for name, value in asdict(config).items() if name not in ELSEWHERE}
         sets = {"valid set": valid_set.fingerprint} | {
@@ -222,7 +222,9 @@ class _Run:
         pairs = self.processes.sum_of(len(rows))
         world = self.processes.world
         shares = LabelCounts(*(count / world for count in counts))  # the gradients of all ranks are averaged
-        parts = micro_batches(rows, self.config.token_budget)
+        parts = micro_batches(
+            rows, self.config.token_budget, stage.training_set.template if stage.feed.whole_queries else None
+        )
         padded = sum(len(part) * int(part.lengths.max()) for part in parts)
         sums: Tensor = torch.zeros(2 + stage.teachers, device=device)
         for number, part in enumerate(parts):

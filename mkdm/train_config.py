@@ -41,10 +41,20 @@ class TrainConfig:
     """Teachers to learn from: all of the training set, none (golden labels alone), or ids joined by commas."""
     alpha: float = 0.9
     """α of (5), the weight of the soft labels; with 1 the golden labels are left out, in the loss and in the score."""
+    teacher_weights: str = "equal"
+    """How much each teacher counts in (5): equal, learned, or a number for each of --teachers, joined by commas."""
+    list_weight: float = 0.0
+    """Weight of a loss over the list of a query's passages, beside (5); batches then hold whole queries."""
+    hint_weight: float = 0.0
+    """Weight of a loss that pulls h1 towards the [CLS] state of --hint-teacher."""
+    hint_teacher: str | None = None
+    """Folder of the teacher for --hint-weight."""
     stage_one_set: str | None = None
     """Training set of a first stage on soft labels alone, usually of very many unlabelled pairs (TS-MKDM)."""
     stage_one_epochs: int = 1
     """Passes over the training set of the first stage."""
+    random_start: bool = False
+    """Whether the encoder starts from random weights instead of its own, which then give their shape alone."""
     num_layers: Literal["all"] | int = 3
     """k, the layers of the encoder to keep; all for a teacher."""
     epochs: int = 1
@@ -97,6 +107,6 @@ class TrainConfig:
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be above 0")
-        for name in ("patience", "stage_one_epochs"):
+        for name in ("patience", "stage_one_epochs", "match_weight", "list_weight", "hint_weight"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 0")
