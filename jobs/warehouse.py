@@ -205,6 +205,11 @@ class Table:
         """Write the table anew, atomically."""
         self._save(rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true"))
 
+    def replace(self, rows: DataFrame, column: str, value: str) -> None:
+        """Put rows in the place of those of one value of a column, which the new ones have too, atomically."""
+        writer = rows.write.format("delta").mode("overwrite")
+        self._save(writer.option("replaceWhere", f"{column} = {_literal(value)}") if self.exists() else writer)
+
     def become(
         self, rows: DataFrame, keys: tuple[str, ...], transaction: str, others: dict[str, str] | None = None
     ) -> dict[str, int]:
