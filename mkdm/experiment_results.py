@@ -21,7 +21,7 @@ from mkdm.experiments import ExperimentsConfig
 from mkdm.feed import query_numbers
 from mkdm.measures import auc_measure
 from mkdm.metrics import accuracy, auc
-from mkdm.training_rows import TrainingRows
+from mkdm.training_rows import NO_GOLDEN_LABEL, TrainingRows
 from mkdm.training_set import TrainingSet
 
 FIGURES, STEPS, LATENCY = "experiments", "experiment_steps", "experiment_latency"
@@ -34,7 +34,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class GoldenSplit:
-    """The golden labels of a split, and which query and source each pair belongs to."""
+    """The golden labels of a split, -1 for none, and which query and source each pair belongs to."""
 
     golden_labels: NDArray[np.int64]
     query: NDArray[np.int64]
@@ -52,9 +52,10 @@ class GoldenSplit:
         return cls(rows.golden_labels.astype(np.int64), query, rows.sources, found.sources)
 
     def figures(self, scores: NDArray[np.float32], resamples: int) -> Iterator[Record]:
-        """ACC, AUC and its 95 % interval over queries, of all pairs and by source."""
-        chosen = {ALL: np.ones(len(scores), dtype=bool)}
-        chosen |= {name: self.of_source == number for number, name in enumerate(self.sources) if name}
+        """ACC, AUC and its 95 % interval over queries, of all pairs with a golden label and by source."""
+        labelled = self.golden_labels != NO_GOLDEN_LABEL
+        chosen = {ALL: labelled}
+        chosen |= {name: labelled & (self.of_source == number) for number, name in enumerate(self.sources) if name}
         for source, rows in chosen.items():
             golden, found = self.golden_labels[rows], scores[rows]
             distinct, query = np.unique(self.query[rows], return_inverse=True)

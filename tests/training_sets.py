@@ -35,6 +35,19 @@ def columns(rows: int, max_length: int, teachers: int, seed: int) -> pa.Table:
     return pa.table(table)
 
 
+def learnable(rows: int, max_length: int, teachers: int, seed: int) -> pa.Table:
+    """Golden label: whether the pair is short. Teachers: nearly sure of it. Every third pair lacks the golden label."""
+    table = columns(rows, max_length, teachers, seed)
+    short = table["length"].to_numpy() < max_length * 3 // 4
+    golden = np.where(np.arange(rows) % 3 == 0, -1, short).astype(np.int8)
+    table = table.set_column(table.column_names.index("golden_label"), "golden_label", pa.array(golden))
+    for teacher in range(teachers):
+        name = f"soft_label_{teacher}"
+        soft = np.where(np.isnan(table[name].to_numpy()), np.nan, 0.1 + 0.8 * short).astype(np.float32)
+        table = table.set_column(table.column_names.index(name), name, pa.array(soft))
+    return table
+
+
 def write_training_set(
     folder: Path,
     file_rows: dict[str, list[int]],

@@ -7,13 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_models import tiny_config
-from training_sets import columns, write_training_set
+from training_sets import learnable, write_training_set
 from transformers import AutoModel
 
 from mkdm.errors import ConfigError, InputError, ModelError, TrainingError
@@ -24,19 +22,6 @@ from mkdm.training_set import tokenizer_version
 from mkdm.training_state import StateFolder
 
 WIDTH = 24
-
-
-def learnable(rows: int, max_length: int, teachers: int, seed: int) -> pa.Table:
-    """Golden label: whether the pair is short. Teachers: nearly sure of it. Every third pair lacks the golden label."""
-    table = columns(rows, max_length, teachers, seed)
-    short = table["length"].to_numpy() < max_length * 3 // 4
-    golden = np.where(np.arange(rows) % 3 == 0, -1, short).astype(np.int8)
-    table = table.set_column(table.column_names.index("golden_label"), "golden_label", pa.array(golden))
-    for teacher in range(teachers):
-        name = f"soft_label_{teacher}"
-        soft = np.where(np.isnan(table[name].to_numpy()), np.nan, 0.1 + 0.8 * short).astype(np.float32)
-        table = table.set_column(table.column_names.index(name), name, pa.array(soft))
-    return table
 
 
 @pytest.fixture(scope="module")
