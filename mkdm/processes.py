@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mkdm.losses import LabelCounts
+from mkdm.torch_backend import avoid_cudnn_attention
 
 
 class Processes:
@@ -27,6 +28,8 @@ class Processes:
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
         cuda = torch.cuda.is_available()
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+        if cuda:
+            avoid_cudnn_attention()
 
     @staticmethod
     def is_first() -> bool:

@@ -48,6 +48,8 @@ class TorchBackend:
         if self.precision == "fp16" and self.device.type == "cpu":
             raise ConfigError("fp16 needs a GPU: use bf16, fp32 or auto on a CPU")
         on_gpu = self.device.type == "cuda"
+        if on_gpu:
+            avoid_cudnn_attention()
         self.token_budget = CUDA_TOKEN_BUDGET if on_gpu else CPU_TOKEN_BUDGET
         self.window = CUDA_WINDOW if on_gpu else WINDOW
         self.streams = streams or (2 if on_gpu else 1)  # on a GPU one batch is copied while another is computed
@@ -73,6 +75,14 @@ class TorchBackend:
         if not hasattr(self._local, "stream"):
             self._local.stream = torch.cuda.Stream(self.device)
         return torch.cuda.stream(self._local.stream)
+
+
+def avoid_cudnn_attention() -> None:
+    """Leave attention to torch's memory-efficient kernel: cuDNN's, which Hopper prefers, is built for each new shape.
+
+    Nearly every batch by token budget has another shape; see pytorch/pytorch#155958.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def to_tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
