@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mkdm.arrow_feed import row_groups
 from mkdm.config import parse_config, run_command
+from mkdm.errors import InputError
 from mkdm.evaluation import bootstrap, interval
 from mkdm.experiment_plan import Plan, instance
 from mkdm.experiment_tasks import TEST, VALID
@@ -74,7 +75,11 @@ class GoldenSplit:
 
 
 def results(config: ExperimentsConfig) -> Iterator[tuple[str, Record]]:
-    """The rows of each table; runs that are not finished have no figures, but the steps that they did."""
+    """The rows of each table; runs that are not finished have no figures, but the steps that they did.
+
+    Raises:
+        InputError: the scores are of other sets than those that are named.
+    """
     plan, place = Plan.read(config.plan), config.place()
     splits = {name: GoldenSplit.read(place.sets[name]) for name in (VALID, TEST)}
     parameters: dict[str, int] = {}
@@ -92,6 +97,10 @@ def results(config: ExperimentsConfig) -> Iterator[tuple[str, Record]]:
                     yield FIGURES, {**who, "state": f"cut off after step {_last_step(log):,}", **_UNKNOWN}
                 continue
             record = json.loads(record_file.read_text())
+            if record["measured_on"] != place.measured_on():
+                raise InputError(
+                    f"{place.scores_file(name)} was measured on other sets than --sets names: name those, or remove it"
+                )
             parameters[run.name] = record["parameters"]
             facts = {key: record[key] for key in ("layers", "parameters", "device", "seconds")}
             facts |= {"settings": json.dumps(record["settings"]), "state": "complete"}

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mkdm.errors import InputError
 from mkdm.training_rows import soft_label_column
 from mkdm.training_set import MANIFEST, TrainingFile, TrainingSet
 
@@ -24,11 +26,18 @@ def labelled_set(
 
     Args:
         labels: by teacher, its version and float32[rows of the set], in the order of its files, in [0, 1].
-        folder: where to; its manifest comes last.
+        folder: where to; its manifest comes last. The same set again is left as it is.
         rows: bool[rows of the set], which of them are taken; default: all.
     """
-    files, start = [], 0
     taken = np.ones(sum(file.rows for file in base.files), dtype=bool) if rows is None else rows
+    made_of = [base.fingerprint, *(f"{teacher}@{version}" for teacher, (version, _) in labels.items())]
+    made_of.append(hashlib.sha256(taken.tobytes()).hexdigest())
+    fingerprint = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:32]
+    with suppress(InputError):
+        if TrainingSet.read(str(folder)).fingerprint == fingerprint:
+            return
+    (folder / MANIFEST).unlink(missing_ok=True)
+    files, start = [], 0
     for file in base.files:
         table = pq.ParquetFile(Path(base.folder, file.path)).read()
         kept = [name for name in table.column_names if name not in map(soft_label_column, range(len(base.teacher_ids)))]
@@ -39,12 +48,10 @@ def labelled_set(
         if len(table):
             files.append(_write(table, folder, file))
     counted = {split: {"rows": sum(file.rows for file in files if file.split == split)} for split in base.splits}
-    made_of = [base.fingerprint, *(f"{teacher}@{version}" for teacher, (version, _) in labels.items())]
-    whole = hashlib.sha256(json.dumps([made_of, taken.tobytes().hex() if rows is not None else ""]).encode())
     made = replace(
         base,
         folder=str(folder),
-        fingerprint=whole.hexdigest()[:32],
+        fingerprint=fingerprint,
         teacher_ids=list(labels),
         teacher_versions=[version for version, _ in labels.values()],
         counts=base.counts | {"splits": counted},

@@ -72,9 +72,19 @@ class Workplace:
         """The scores of a run's instance: float32 of each row of the splits valid and test."""
         return self.output / "scores" / f"{name}.npz"
 
-    def label_file(self, set_name: str, model: str) -> Path:
-        """float32 of each row of a set."""
-        return self.output / "labels" / set_name / f"{model}.npy"
+    def label_file(self, set_name: str, run: PlannedRun) -> Path:
+        """float32 of each row of a set, by the first instance of a run as it is now.
+
+        Raises:
+            ModelError: it is not trained.
+        """
+        version = model_version(self.run_folder(run.first))
+        made_of = f"{version}-{TrainingSet.read(self.sets[set_name]).fingerprint[:16]}"
+        return self.output / "labels" / set_name / f"{run.name}-{made_of}.npy"
+
+    def measured_on(self) -> dict[str, str]:
+        """What the scores of a run are of: by split, the set's fingerprint."""
+        return {split: TrainingSet.read(self.sets[split]).fingerprint for split in (VALID, TEST)}
 
     def set_folder(self, set_name: str, labelled: bool) -> str:
         """A set as given, or with the labels of the plan's teachers."""
@@ -143,9 +153,12 @@ def train_one(plan: Plan, place: Workplace, run: PlannedRun, seed: int) -> None:
     )
     started = time.monotonic()
     best = train(config)
-    if scores.exists():
-        return
     model, _, version = load_checkpoint(folder)
+    record_file = scores.with_suffix(".json")
+    if scores.exists():
+        there = json.loads(record_file.read_text())
+        if (there["model_version"], there["measured_on"]) == (version, place.measured_on()):
+            return
     found = {split: score_set(folder, TrainingSet.read(place.sets[split])) for split in (VALID, TEST)}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     record = {
@@ -158,12 +171,14 @@ def train_one(plan: Plan, place: Workplace, run: PlannedRun, seed: int) -> None:
         "layers": model.model.config.num_layers,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "model_version": version,
+        "measured_on": place.measured_on(),
         "seconds": round(time.monotonic() - started, 1),
         "device": device,
         "settings": {name: value for name, value in asdict(config).items() if name in (*chosen, "seed")},
     }
     scores.parent.mkdir(parents=True, exist_ok=True)
-    (scores.parent / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    scores.unlink(missing_ok=True)  # never old scores beside a new record
+    record_file.write_text(json.dumps(record, indent=1) + "\n")
     part = scores.with_suffix(".part.npz")
     np.savez(part, **found)
     part.replace(scores)
@@ -185,7 +200,7 @@ def score_set(folder: Path, training_set: TrainingSet) -> NDArray[np.float32]:
 
 def label_one(plan: Plan, place: Workplace, set_name: str, model: str) -> None:
     """Score a whole set with a run's first instance."""
-    file = place.label_file(set_name, model)
+    file = place.label_file(set_name, plan.run(model))
     if file.exists():
         return
     labels = score_set(place.run_folder(plan.run(model).first), TrainingSet.read(place.sets[set_name]))
@@ -199,12 +214,13 @@ def build_set(plan: Plan, place: Workplace, set_name: str) -> None:
     """Write a set with the labels of its teachers; of a mined one, the rows that are hard."""
     mined = plan.mined.get(set_name)
     base = mined.of if mined else set_name
+    runs = {teacher: plan.run(teacher) for teacher in plan.teachers_on(base)}
     labels = {
-        teacher: (model_version(place.run_folder(plan.run(teacher).first)), np.load(place.label_file(base, teacher)))
-        for teacher in plan.teachers_on(base)
+        teacher: (model_version(place.run_folder(run.first)), np.load(place.label_file(base, run)))
+        for teacher, run in runs.items()
     }
     rows = None
     if mined:
         soft_labels = np.stack([values for _, values in labels.values()], axis=1)
-        rows = hard_rows(np.load(place.label_file(base, mined.by)), soft_labels, mined.keep)
+        rows = hard_rows(np.load(place.label_file(base, plan.run(mined.by))), soft_labels, mined.keep)
     labelled_set(TrainingSet.read(place.sets[base]), labels, Path(place.set_folder(set_name, True)), rows)

@@ -1,17 +1,19 @@
 """The runs of a small plan, one task after the other in this process."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from experiment_plans import PLAN, RUN, write_inputs, write_plan
+from training_sets import write_training_set
 
 from mkdm.checkpoint import load_checkpoint
-from mkdm.errors import ConfigError
+from mkdm.errors import ConfigError, InputError
 from mkdm.experiment_plan import Plan
 from mkdm.experiment_results import GoldenSplit, results
 from mkdm.experiment_sets import hard_rows
-from mkdm.experiment_tasks import score_set, tasks_of
+from mkdm.experiment_tasks import Workplace, score_set, tasks_of
 from mkdm.experiments import ExperimentsConfig
 from mkdm.metrics import accuracy, auc
 from mkdm.training_set import TrainingSet
@@ -54,7 +56,7 @@ def test_teachers_label_the_sets_and_hard_pairs_are_mined(config):
     place = config.place()
     base = TrainingSet.read(place.sets["labelled"])
     made, hard = (TrainingSet.read(place.set_folder(name, True)) for name in ("labelled", "hard"))
-    labels = np.load(place.label_file("labelled", "bge-a"))
+    labels = np.load(place.label_file("labelled", Plan.read(config.plan).run("bge-a")))
     np.testing.assert_allclose(labels, score_set(place.run_folder("bge-a-0"), base), atol=1e-5)
     assert (made.teacher_ids, made.teacher_versions) == (["bge-a"], [load_checkpoint(place.run_folder("bge-a-0"))[2]])
     assert (made.rows("train"), hard.rows("train")) == (160, 64)
@@ -74,6 +76,26 @@ def test_what_is_done_is_not_done_again(config):
     assert len(before) == 14
     do_all(config)
     assert {path: path.stat().st_mtime_ns for path in kept} == before
+
+
+def test_figures_of_other_sets_are_refused(config, tmp_path):
+    write_training_set(tmp_path / "other", {"test": [50]}, 24)
+    manifest = tmp_path / "other" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("f" * 32, "e" * 32))
+    sets = config.sets.rpartition("=")[0] + f"={tmp_path / 'other'}"
+    with pytest.raises(InputError, match=r"npz was measured on other sets than --sets names"):
+        list(results(ExperimentsConfig(config.plan, sets, config.encoders, config.output)))
+
+
+def test_a_teacher_that_was_trained_anew_labels_anew(config, tmp_path):
+    place, plan = config.place(), Plan.read(config.plan)
+    before = place.label_file("labelled", plan.run("bge-a"))
+    moved = Workplace(str(shutil.copytree(config.output, tmp_path / "output")), config.sets, config.encoders)
+    shutil.rmtree(moved.run_folder("bge-a-0"))
+    shutil.copytree(moved.run_folder("golden-1"), moved.run_folder("bge-a-0"))
+    after = moved.label_file("labelled", plan.run("bge-a"))
+    assert after.name != before.name
+    assert not after.exists()
 
 
 def test_a_run_that_was_cut_off_has_its_steps_and_no_figures(config, tmp_path):
