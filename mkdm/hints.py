@@ -1,12 +1,9 @@
 """Hidden-state hints: the student's h1 is pulled towards a teacher's [CLS] state."""
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mkdm.errors import ConfigError
 from mkdm.model import MkdmModel
 
 
@@ -22,8 +19,6 @@ class Hints(nn.Module):
 
     def __init__(self, student: MkdmModel, folder: str) -> None:
         super().__init__()
-        if not (Path(folder) / "config.json").exists():
-            raise ConfigError(f"--hint-teacher {folder}: no model there")
         teacher = MkdmModel.from_encoder(folder, None).to(student.device).eval().requires_grad_(False)  # type: ignore[arg-type]
         self._teacher = [teacher]  # in a list: not part of what is trained and saved
         size = teacher.config.encoder_config.hidden_size

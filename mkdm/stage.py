@@ -75,24 +75,28 @@ class TrainingLoss(nn.Module):
     Args:
         config: weights of the losses.
         bf16: whether the encoder runs in bf16; headers and losses are fp32.
+
+    Raises:
+        ConfigError: the teachers' weights are not as many as the teachers.
+        ModelError: the teacher for hints does not load.
     """
 
     def __init__(self, student: MkdmModel, config: TrainConfig, bf16: bool) -> None:
         super().__init__()
         self.student, self.config, self.bf16 = student, config, bf16
         self.matcher = TokenMatcher(student) if config.match_weight else None
-        self.hints = Hints(student, config.hint_teacher or "") if config.hint_weight else None
+        self.hints = Hints(student, config.hint_teacher) if config.hint_teacher else None
         self.spread: nn.Parameter | None = None
         self._weights: Tensor | None = None
-        if config.teacher_weights == "learned":
-            self.spread = nn.Parameter(torch.zeros(student.config.num_teachers, device=student.device))
-        elif config.teacher_weights != "equal":
-            weights = [float(weight) for weight in config.teacher_weights.split(",")]
-            if len(weights) != student.config.num_teachers:
-                raise ConfigError(
-                    f"--teacher-weights {config.teacher_weights}: {student.config.num_teachers} teachers need as many"
-                )
+        weights, teachers = config.weights(), student.config.num_teachers
+        if weights is not None and len(weights) != teachers:
+            raise ConfigError(
+                f"--teacher-weights has {len(weights)} numbers for {teachers} teachers: give one for each"
+            )
+        if weights is not None:
             self._weights = torch.tensor(weights, device=student.device)
+        elif config.teacher_weights == "learned":
+            self.spread = nn.Parameter(torch.zeros(teachers, device=student.device))
 
     def forward(self, batch: dict[str, Tensor], counts: LabelCounts, alpha: float, pairs: float) -> Losses:
         """The share of a batch in a step's losses.

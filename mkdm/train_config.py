@@ -107,6 +107,27 @@ class TrainConfig:
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be above 0")
+        self.weights()
+        if (self.hint_weight > 0) != (self.hint_teacher is not None):
+            raise ConfigError("--hint-weight and --hint-teacher go together: give both or neither")
         for name in ("patience", "stage_one_epochs", "match_weight", "list_weight", "hint_weight"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 0")
+
+    def weights(self) -> list[float] | None:
+        """The numbers of --teacher-weights, if it has such.
+
+        Raises:
+            ConfigError: they are no numbers, or not all above 0.
+        """
+        if self.teacher_weights in ("equal", "learned"):
+            return None
+        try:
+            found = [float(weight) for weight in self.teacher_weights.split(",")]
+        except ValueError:
+            found = [0.0]
+        if not all(weight > 0 for weight in found):
+            raise ConfigError(
+                f"--teacher-weights is {self.teacher_weights!r}; it takes equal, learned, or numbers with commas"
+            )
+        return found
