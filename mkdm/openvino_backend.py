@@ -56,7 +56,7 @@ class OpenVinoBackend:
             raise ModelError(f"OpenVINO cannot run {xml}: {' '.join(str(error).split())[-200:]}") from error
         self._inputs = [node.get_any_name() for node in self._model.inputs]
         self._local = threading.local()
-        # The first of all inferences must run alone: the binding's own one-time initialisation lets go of the GIL, and a
+        # The first of all inferences must run alone: the binding's one-time initialisation lets go of the GIL, and a
         # second thread that meets it with the GIL in hand waits for ever (seen with OpenVINO 2026.4.1).
         one = np.ones((1, 2), dtype=np.int64)
         self.score(Batch(one, one, np.zeros_like(one)))
