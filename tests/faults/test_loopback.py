@@ -61,7 +61,7 @@ def test_two_executors_load_the_model_twice(warehouse, start, undisturbed, sampl
     keys = [(pair["query_id"], pair["passage_id"]) for pair in sample_pairs]
     expected = dict(zip(keys, scorer.score_window(*texts).scores.tolist(), strict=True))
     # not to the last bit, which depends on a batch's other rows
-    assert {row[:2]: row[2] for row in rows.scores} == pytest.approx(expected, abs=1e-6)
+    assert {row[:2]: row[2] for row in rows.scores} == pytest.approx(expected, abs=1e-5)
 
 
 def test_killed_and_hanging_parts_change_no_row(cluster, warehouse, start, undisturbed):
