@@ -111,7 +111,9 @@ def run(spark: SparkSession, config: ExperimentsConfig) -> dict[str, int]:
     if missing:
         raise RunFailedError(fault or missing)
     plan, warehouse = Path(config.plan).stem, Warehouse(spark, config.warehouse)
-    told = spark.read.schema(_schema("table", *SCHEMAS)).json(str(Path(config.output, "results.jsonl").resolve()))
+    kinds = {"table": _TEXT} | {name: kind for columns in SCHEMAS.values() for name, kind in columns.items()}
+    schema = StructType([StructField(name, kind) for name, kind in kinds.items()])
+    told = spark.read.schema(schema).json(str(Path(config.output, "results.jsonl").resolve()))
     counts = {}
     for name, columns in SCHEMAS.items():
         rows = told.where(F.col("table") == name).select(F.lit(plan).alias("plan"), *columns)
@@ -120,11 +122,6 @@ def run(spark: SparkSession, config: ExperimentsConfig) -> dict[str, int]:
     if fault:
         raise RunFailedError(fault)
     return counts
-
-
-def _schema(first: str, *tables: str) -> StructType:
-    columns = {name: kind for table in tables for name, kind in SCHEMAS[table].items()}
-    return StructType([StructField(first, _TEXT), *(StructField(name, kind) for name, kind in columns.items())])
 
 
 def _process(module: str, config: ExperimentsConfig) -> str | None:

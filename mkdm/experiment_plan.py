@@ -130,19 +130,14 @@ class Plan:
 
     def teachers_on(self, set_name: str) -> list[str]:
         """The teachers whose labels a set needs, in the order of the plan."""
-        wanted = {teacher for run in self.runs if set_name in run.sets for teacher in run.teachers}
-        wanted |= {
-            teacher for name, mined in self.mined.items() if mined.of == set_name for teacher in self._of_set(name)
-        }
+        trained_on = {set_name} | {name for name, mined in self.mined.items() if mined.of == set_name}
+        wanted = {teacher for run in self.runs if trained_on.intersection(run.sets) for teacher in run.teachers}
         return [run.name for run in self.runs if run.name in wanted]
 
     def base_sets(self) -> set[str]:
         """The sets that the command line must name."""
         used = {name for run in self.runs for name in run.sets} | {mined.of for mined in self.mined.values()}
         return used - self.mined.keys()
-
-    def _of_set(self, set_name: str) -> set[str]:
-        return {teacher for run in self.runs if set_name in run.sets for teacher in run.teachers}
 
     def _check(self, path: str) -> None:
         names = [run.name for run in self.runs]

@@ -153,12 +153,11 @@ def train_one(plan: Plan, place: Workplace, run: PlannedRun, seed: int) -> None:
     )
     started = time.monotonic()
     best = train(config)
-    model, _, version = load_checkpoint(folder)
+    measured = {"model_version": model_version(folder), "measured_on": place.measured_on()}
     record_file = scores.with_suffix(".json")
-    if scores.exists():
-        there = json.loads(record_file.read_text())
-        if (there["model_version"], there["measured_on"]) == (version, place.measured_on()):
-            return
+    if scores.exists() and measured.items() <= json.loads(record_file.read_text()).items():
+        return
+    model = load_checkpoint(folder)[0]
     found = {split: score_set(folder, TrainingSet.read(place.sets[split])) for split in (VALID, TEST)}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     record = {
@@ -170,8 +169,7 @@ def train_one(plan: Plan, place: Workplace, run: PlannedRun, seed: int) -> None:
         "teachers": list(run.teachers),
         "layers": model.model.config.num_layers,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "model_version": version,
-        "measured_on": place.measured_on(),
+        **measured,
         "seconds": round(time.monotonic() - started, 1),
         "device": device,
         "settings": {name: value for name, value in asdict(config).items() if name in (*chosen, "seed")},
