@@ -1,5 +1,6 @@
 """The scoring UDF: query and passage in; score, or error_code and error_message, out."""
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -81,13 +82,15 @@ def load(settings: ScoringSettings) -> LoadedScorer:
     """
     from mkdm.ensemble import load_scorer
 
+    context = TaskContext.get()
+    if context is not None:
+        show_own_gpu(context)
     export = check_backend(settings.model, settings.backend, settings.precision)
     if export != settings.export_version:
         raise ModelError(
             f"the IR files at {settings.model} on this executor are version {export}, the driver's are "
             f"{settings.export_version}: give every machine the same folder"
         )
-    context = TaskContext.get()
     scorer = load_scorer(
         settings.model,
         settings.backend,
@@ -102,6 +105,16 @@ def load(settings: ScoringSettings) -> LoadedScorer:
             f"the driver's is {settings.model_version}: give every machine the same folder"
         )
     return LoadedScorer(scorer, f"{scorer.precision}-{uuid.uuid4().hex}")
+
+
+def show_own_gpu(context: TaskContext) -> None:
+    """Let CUDA see the GPUs that Spark gave to the task, and no others; where Spark deals out none, change nothing.
+
+    CUDA asks once, when it is first used in a process. A worker stays with its executor, and that with its GPU.
+    """
+    gpu = context.resources().get("gpu")
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.addresses)
 
 
 def score_udf(settings: ScoringSettings) -> UserDefinedFunction:
