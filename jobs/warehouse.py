@@ -49,6 +49,11 @@ class Table:
 
     def __post_init__(self) -> None:
         refuse_credentials(self.location, "the place of a table")
+        if "`" in self.location and not self.in_catalog:  # Delta's own builder puts a path into SQL as it is
+            raise ConfigError(
+                f"{self.location} is no name in a catalog, and as a folder it has a backtick, which Delta Lake cannot "
+                f"quote: give each part of a name whole in backticks, or a folder without them"
+            )
 
     @property
     def in_catalog(self) -> bool:
