@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import fsspec
 
-from mkdm.config import refuse_credentials
+from mkdm.credentials import has_credentials
 from mkdm.errors import ModelError
 
 _OTHER_NAMES = {"s3a": "s3", "s3n": "s3", "wasbs": "abfs", "abfss": "abfs"}
@@ -27,10 +27,10 @@ def local_folder(uri: str) -> Path:
     that was replaced is fetched anew.
 
     Raises:
-        ModelError: the URI cannot be read, has no file, or one whose name leads out of the folder.
-        ConfigError: the URI carries credentials.
+        ModelError: the URI carries credentials, cannot be read, has no file, or one whose name leads out of the folder.
     """
-    refuse_credentials(uri, "the model")
+    if has_credentials(uri):
+        raise ModelError(f"the model's URI {uri} has credentials in it: give them through the environment or a role")
     scheme, _, rest = uri.partition("://")
     try:
         system, path = fsspec.core.url_to_fs(f"{_OTHER_NAMES.get(scheme, scheme)}://{rest}")
