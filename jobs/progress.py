@@ -119,11 +119,6 @@ def _row_counter(spark: SparkSession) -> Any:
     return rows
 
 
-def newest_execution(spark: SparkSession) -> int:
-    """The id of the last SQL execution, -1 before the first."""
-    return _newest(spark._jsparkSession.sharedState().statusStore())
-
-
 def _newest(store: Any) -> int:
     """The id of the last SQL execution; the store forgets old ones, so that their count would not do."""
     executions = store.executionsList()

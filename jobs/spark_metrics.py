@@ -1,7 +1,7 @@
 """Tells Spark what a run has done: in its UI, its metrics system and its event log, for the dashboards that read them.
 
 A gauge of each figure stands under AccumulatorSource in Spark's metrics system (Prometheus, JMX, Graphite: whatever
-`metrics.properties` names). The event log gets the same figures, by name, as metrics of a SQL execution. Both are
+`metrics.properties` names). The event log gets the same figures, by name, as properties of the jobs that follow. They are
 Spark's own accumulators, which the driver adds to when a chunk is committed: accumulators that tasks add to would count
 twice what is tried again, and those of Python workers have no name, so that neither the UI nor the log shows them.
 """
@@ -13,7 +13,6 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from jobs.ledger import Totals
-from jobs.progress import newest_execution
 
 PREFIX = "mkdm."
 FIGURES = ("rows_read", "rows_written", "rows_rejected", "tokens", "padded_tokens", "model_loads", "chunks", "millis")
@@ -67,17 +66,9 @@ def _accumulators(spark: SparkSession) -> dict[str, Any]:
 
 
 def _log_event(spark: SparkSession, sums: dict[str, Any]) -> None:
-    """Log the sums so far, as metrics that the newest SQL execution gained on the driver."""
-    jvm: Any = spark._jvm
-    context = spark._jsc.sc()
-    events = jvm.org.apache.spark.sql.execution.ui
-    metrics = jvm.org.apache.spark.sql.execution.metric.SQLMetrics
-    execution = newest_execution(spark)
-    made, plan = [], []
+    """Put the sums so far on all Spark jobs that follow, whose starts the event log keeps with their properties.
+
+    Events that give a finished SQL execution more metrics are no way: Spark's UI then forgets what it knew of it.
+    """
     for name, accumulator in sums.items():
-        metric = metrics.createMetric(context, PREFIX + name)
-        metric.set(int(accumulator.value()))
-        made.append(metric)
-        plan.append(events.SQLPlanMetric(PREFIX + name, metric.id(), "sum"))
-    context.listenerBus().post(events.SparkListenerSQLAdaptiveSQLMetricUpdates(execution, jvm.PythonUtils.toSeq(plan)))
-    metrics.postDriverMetricUpdates(context, str(execution), jvm.PythonUtils.toSeq(made))
+        spark.sparkContext.setLocalProperty(PREFIX + name, str(int(accumulator.value())))

@@ -113,17 +113,11 @@ def events(place: Path) -> list[dict]:
 
 def test_event_log_holds_the_figures_by_name(watched, spark):
     log = events(watched[0])
-    names = {
-        metric["accumulatorId"]: metric["name"]
-        for event in log
-        if event["Event"].endswith("AdaptiveSQLMetricUpdates")
-        for metric in event["sqlPlanMetrics"]
-    }
     values: dict[str, list[int]] = {}
     for event in log:
-        for number, value in event.get("accumUpdates", []) if event["Event"].endswith("DriverAccumUpdates") else []:
-            if number in names:
-                values.setdefault(names[number], []).append(value)
+        for name, value in event.get("Properties", {}).items() if event["Event"] == "SparkListenerJobStart" else []:
+            if name.startswith("mkdm.") and values.get(name, [None])[-1] != int(value):
+                values.setdefault(name, []).append(int(value))
     total = Ledger(Warehouse(spark, str(watched[0] / "warehouse")).table("runs")).states()[0].totals
     assert values["mkdm.chunks"] == [1, 2], "sums so far, after each chunk"
     assert values["mkdm.rows_read"][-1] == values["mkdm.rows_written"][-1] == 300
