@@ -1,9 +1,9 @@
 """Tells Spark what a run has done: in its UI, its metrics system and its event log, for the dashboards that read them.
 
 A gauge of each figure stands under AccumulatorSource in Spark's metrics system (Prometheus, JMX, Graphite: whatever
-`metrics.properties` names). The event log gets the same figures, by name, as properties of the jobs that follow. They are
-Spark's own accumulators, which the driver adds to when a chunk is committed: accumulators that tasks add to would count
-twice what is tried again, and those of Python workers have no name, so that neither the UI nor the log shows them.
+`metrics.properties` names). The event log gets the same figures, by name, as properties of the jobs that follow.
+They are Spark's own accumulators, which the driver adds to when a chunk is committed: accumulators that tasks add to
+would count twice what is tried again, and those of Python workers have no name, so that neither UI nor log shows them.
 """
 
 from collections.abc import Iterator
