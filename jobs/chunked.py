@@ -17,8 +17,10 @@ from jobs.chunks import chunk_sizes, lay_out
 from jobs.commit import Output, commit_chunk
 from jobs.ledger import COMPLETE, FAILED, Ledger, Run, RunState, Totals, sum_of
 from jobs.progress import progress
+from jobs.spark_metrics import described, tell_spark
 from jobs.warehouse import Table, Warehouse
 from mkdm.columns import CHUNK, LOAD_ID
+from mkdm.config import hide_credentials
 from mkdm.errors import InputError, RunFailedError
 
 
@@ -103,8 +105,11 @@ class ChunkedRun:
         done = sum(size for chunk, size in sizes.items() if chunk in self.state.chunks)
         with progress(self.spark, self.doing, self.run.rows, done) as bar:
             for chunk in todo[start:] + todo[:start]:
-                totals = self._score_chunk(laid_out, chunk, sizes[chunk])
-                chunks |= {chunk: totals} if totals else {}
+                with described(self.spark, f"mkdm {self.run.job} {self.run.run_id}: chunk {chunk}"):
+                    totals = self._score_chunk(laid_out, chunk, sizes[chunk])
+                if totals:
+                    chunks[chunk] = totals
+                    tell_spark(self.spark, totals)
                 bar.settle(sizes[chunk])
         return chunks
 
@@ -115,10 +120,10 @@ class ChunkedRun:
             return None
         staged = staging(self.warehouse, self.run, "results")
         try:
-            scored = self.transform(laid_out.where(F.col(CHUNK) == chunk), rows)
-            staged.append(
-                scored.withColumn(CHUNK, F.lit(chunk)), self.run.transaction(f"staged/{chunk}"), partition_by=CHUNK
-            )
+            scored = self.transform(laid_out.where(F.col(CHUNK) == chunk), rows).withColumn(CHUNK, F.lit(chunk))
+            if self.state.chunks and staged.exists():  # perhaps by an engine that staged fewer columns
+                scored = scored.select(staged.read().columns)
+            staged.append(scored, self.run.transaction(f"staged/{chunk}"), partition_by=CHUNK)
             mine = staged.read().where(F.col(CHUNK) == chunk)
             return commit_chunk(
                 mine, self.scores, self.rejects, self.ledger, self.run, chunk, rows, began, self.per_pair
@@ -157,7 +162,7 @@ def drop_staging(warehouse: Warehouse, run: Run) -> None:
 
 def say(line: str) -> None:
     """Tell the user something beside the result."""
-    print(line, file=sys.stderr, flush=True)
+    print(hide_credentials(line), file=sys.stderr, flush=True)
 
 
 def cause(error: Exception) -> str:

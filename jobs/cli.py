@@ -14,7 +14,7 @@ COMMANDS = {
     "score": ("jobs.score", "score every pair of a table"),
     "rank": ("jobs.rank", "publish the best passages of each query"),
     "evaluate": ("jobs.evaluate", "measure scores against golden labels; two models with a paired test"),
-    "runs": ("jobs.runs", "list the runs, their state, progress and rates"),
+    "runs": ("jobs.runs", "list the runs, their state, progress and rates; make a page of one"),
     "maintain": ("jobs.maintain", "compact, cluster and vacuum the tables"),
     "demo": ("jobs.demo", "score the shipped sample and show what came of it"),
     "train": ("mkdm.train", "train a teacher or a student on golden and soft labels"),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.ledger import Ledger, Run, Totals
+from jobs.ledger import Details, Ledger, Run, Totals
 from jobs.warehouse import Table
 from mkdm.columns import (
     CONTENT_HASH,
@@ -20,12 +20,15 @@ from mkdm.columns import (
     PAIR_KEY,
     QUERY_ID,
     SCORE,
+    SECONDS,
     TOKENS,
 )
 from mkdm.errors import RunFailedError
 
 ROWS_PER_FILE = 2_000_000
 """Rows of one file of `scores`, about 60 MB."""
+TOKENS_STEP = 16
+"""Width of a bar of the histogram of lengths: a model's 512 tokens are 32 bars."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,7 @@ def commit_chunk(
     Raises:
         RunFailedError: rows are missing, staged or committed.
     """
-    sums = staged.agg(
-        F.count("*").alias("all"),
-        F.count(ERROR_CODE).alias("rejected"),
-        _sum(F.when(F.col(PADDED_TOKENS) > 0, F.col(TOKENS))).alias("tokens"),
-        _sum(F.col(PADDED_TOKENS)).alias("padded"),
-        F.count_distinct(LOAD_ID).alias("loads"),
-    ).collect()[0]
+    sums, details = measure(staged)
     if sums["all"] != expected * per_pair:
         raise RunFailedError(
             f"{expected:,} pairs went into chunk {chunk}, and {sums['all']:,} rows came out, not {per_pair} for each"
@@ -94,8 +91,44 @@ def commit_chunk(
         model_loads=sums["loads"],
         seconds=time.monotonic() - began,
     )
-    ledger.complete_chunk(run, chunk, totals)
+    ledger.complete_chunk(run, chunk, totals, details)
     return totals
+
+
+def measure(staged: DataFrame) -> tuple[dict[str, int], Details]:
+    """Sums over a chunk's staged rows, and the same by length and by loaded model, in one pass.
+
+    Taken from the staged rows and not from accumulators that tasks add to: those count a row twice when its task is
+    tried again. What is collected is a row per length and loaded model.
+
+    Returns:
+        all, rejected, tokens and padded of the chunk, and loads, the models that worked on it; and its details.
+    """
+    computed = F.col(PADDED_TOKENS) > 0
+    length = F.when(computed, (F.ceil(F.col(TOKENS) / TOKENS_STEP) * TOKENS_STEP).cast("int"))
+    seconds = F.col(SECONDS).cast("double") if SECONDS in staged.columns else F.lit(0.0)  # staged by engine 0.1
+    groups = (
+        staged.groupBy(length.alias("length"), LOAD_ID)
+        .agg(
+            F.count("*").alias("all"),
+            F.count(ERROR_CODE).alias("rejected"),
+            _sum(F.when(computed, F.col(TOKENS))).alias("tokens"),
+            _sum(F.col(PADDED_TOKENS)).alias("padded"),
+            _sum(seconds).alias("seconds"),
+        )
+        .collect()
+    )
+    details = Details()
+    for group in groups:
+        if group["length"] is not None:
+            before = details.token_histogram.get(group["length"], 0)
+            details.token_histogram[group["length"]] = before + group["all"]
+        if group[LOAD_ID] is not None:
+            load = details.loads.setdefault(group[LOAD_ID], {"rows": 0, "tokens": 0, "seconds": 0.0})
+            for name, value in (("rows", "all"), ("tokens", "tokens"), ("seconds", "seconds")):
+                load[name] += group[value]
+    sums = {name: sum(group[name] for group in groups) for name in ("all", "rejected", "tokens", "padded")}
+    return sums | {"loads": len(details.loads)}, details
 
 
 def _sum(column: Column) -> Column:

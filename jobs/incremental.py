@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from jobs.ledger import COMPLETE, REPLACING, Identity, Ledger, RunState
 from jobs.pairs import PinnedPairs, check_pairs, with_passages
-from jobs.warehouse import Table, despite_conflicts
+from jobs.warehouse import Table, despite_conflicts, literal
 from mkdm.columns import CONTENT_HASH, ERROR_CODE, PAIR, PAIR_KEY, PASSAGE, QUERY
 from mkdm.errors import InputError, RejectCode
 
@@ -123,6 +123,6 @@ def take_out(table: Table, laid_out: DataFrame, chain: list[str]) -> None:
         return
     keys = laid_out.select(*PAIR_KEY).distinct()
     same = " AND ".join(f"old.{name} <=> changed.{name}" for name in PAIR_KEY)
-    runs = ", ".join(f"'{run_id}'" for run_id in chain)
+    runs = ", ".join(map(literal, chain))
     merge = table.delta().alias("old").merge(keys.alias("changed"), f"{same} AND old.run_id IN ({runs})")
     despite_conflicts(merge.whenMatchedDelete().execute)

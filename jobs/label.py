@@ -28,6 +28,7 @@ from mkdm.columns import (
     PADDED_TOKENS,
     PAIR_KEY,
     SCORE,
+    SECONDS,
     SOFT_LABEL,
     TEACHER_ID,
     TEACHER_VERSION,
@@ -221,7 +222,7 @@ def transform(pairs: DataFrame, config: LabelConfig, teachers: list[Versioned], 
 
     Returns:
         query_id, passage_id, teacher_id, teacher_version, logit, score, tokens, padded_tokens, error_code,
-        error_message, load_id; logit and score are null exactly where the error_code is not.
+        error_message, load_id, seconds; logit and score are null exactly where the error_code is not.
     """
     settings = tuple(
         ScoringSettings(
@@ -242,7 +243,7 @@ def transform(pairs: DataFrame, config: LabelConfig, teachers: list[Versioned], 
             F.lit(checked.version).alias(TEACHER_VERSION),
             *(
                 F.col(f"result.{outcome_column(number, name)}").alias(name)
-                for name in (LOGIT, SCORE, TOKENS, PADDED_TOKENS, LOAD_ID, ERROR_CODE, ERROR_MESSAGE)
+                for name in (LOGIT, SCORE, TOKENS, PADDED_TOKENS, LOAD_ID, SECONDS, ERROR_CODE, ERROR_MESSAGE)
             ),
         )
         for number, (teacher, checked) in enumerate(teachers)
@@ -251,7 +252,8 @@ def transform(pairs: DataFrame, config: LabelConfig, teachers: list[Versioned], 
     message = F.concat(F.lit("teacher "), F.col(f"outcome.{TEACHER_ID}"), F.lit(": "), f"outcome.{ERROR_MESSAGE}")
     return each.select(
         *PAIR_KEY,
-        *(f"outcome.{name}" for name in (TEACHER_ID, TEACHER_VERSION, LOGIT, SCORE, TOKENS, PADDED_TOKENS, LOAD_ID)),
+        *(f"outcome.{name}" for name in (TEACHER_ID, TEACHER_VERSION, LOGIT, SCORE)),
+        *(f"outcome.{name}" for name in (TOKENS, PADDED_TOKENS, LOAD_ID, SECONDS)),
         F.coalesce(ROW_CODE, f"outcome.{ERROR_CODE}").alias(ERROR_CODE),
         F.coalesce(ROW_MESSAGE, message).alias(ERROR_MESSAGE),
     )

@@ -73,6 +73,19 @@ class Totals:
 
 
 @dataclass(frozen=True)
+class Details:
+    """What a chunk did, in detail; a row of `runs` keeps it for `mkdm runs --report`, and no other reader takes it.
+
+    Attributes:
+        token_histogram: pairs that the model computed, by tokens rounded up to a multiple of TOKENS_STEP.
+        loads: rows, tokens and seconds of each loaded model, by its load_id.
+    """
+
+    token_histogram: dict[int, int] = field(default_factory=dict)
+    loads: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Identity:
     """All that decides the output of a run."""
 
@@ -181,7 +194,7 @@ class Ledger:
         """The rows with these values, oldest first; none where there is no table."""
         if not self.table.exists():
             return []
-        found = self.table.read()
+        found = self.table.read().drop(*Details.__dataclass_fields__)
         for name, value in equal.items():
             found = found.where(col(name) == value)
         return sorted(found.collect(), key=lambda row: row["finished_at"] or row["started_at"])
@@ -239,13 +252,22 @@ class Ledger:
             run, state, None, totals, once if state in (STARTED, REPLACING, COMPLETE) else f"{once}/{datetime.now(UTC)}"
         )
 
-    def complete_chunk(self, run: Run, chunk: int, totals: Totals) -> None:
+    def complete_chunk(self, run: Run, chunk: int, totals: Totals, details: Details | None = None) -> None:
         """Record a chunk complete, once."""
-        self._append(run, COMPLETE, chunk, totals, run.transaction(chunk))
+        self._append(run, COMPLETE, chunk, totals, run.transaction(chunk), details)
 
-    def _append(self, run: Run, state: str, chunk: int | None, totals: Totals | None, transaction: str) -> None:
+    def _append(
+        self,
+        run: Run,
+        state: str,
+        chunk: int | None,
+        totals: Totals | None,
+        transaction: str,
+        details: Details | None = None,
+    ) -> None:
         row = asdict(run) | {"chunk": chunk, "state": state, "engine_version": __version__}
         row |= asdict(totals) if totals else {"rows_read": run.rows}
+        row |= asdict(details) if details else {}
         row["finished_at"] = None if state == STARTED else datetime.now(UTC)
         schema = TABLES["runs"].schema
         rows = self.table.spark.createDataFrame([tuple(row.get(name) for name in schema.names)], schema)

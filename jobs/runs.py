@@ -1,4 +1,4 @@
-"""Lists the runs of a warehouse, their state, progress and rates: `mkdm runs`."""
+"""Lists the runs of a warehouse, their state, progress and rates, and makes a page of one: `mkdm runs`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +11,20 @@ from jobs.chunked import drop_staging
 from jobs.command import run_job
 from jobs.incremental import BASE_RUN
 from jobs.ledger import REMOVED, Ledger, RunState
+from jobs.run_report import Places, write_report
 from jobs.warehouse import Warehouse
 from mkdm.columns import RUN_ID
 from mkdm.config import parse_config
-from mkdm.errors import InputError
+from mkdm.errors import ConfigError, InputError
 
 
 @dataclass(frozen=True)
 class RunsConfig:
-    """List the runs of a warehouse, one run whole, or remove one."""
+    """List the runs of a warehouse, one run whole, make a page of one, or remove one.
+
+    Raises:
+        ConfigError: two things at once.
+    """
 
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
@@ -27,14 +32,25 @@ class RunsConfig:
     """Table of runs, if not <warehouse>/runs."""
     run_id: str | None = None
     """Show this run alone, with its settings, inputs and chunks."""
+    report: str | None = None
+    """Write a scoring run as one HTML page into this file: the run of --run-id, or the one that was started last."""
+    scores: str | None = None
+    """Table of scores that the page shows, if not <warehouse>/scores."""
+    rejected_pairs: str | None = None
+    """Table of rejects that the page shows, if not <warehouse>/rejected_pairs."""
     remove: str | None = None
     """Remove this run: an unfinished one is given up; the rows of either leave the tables."""
 
+    def __post_init__(self) -> None:
+        if self.remove and self.report:
+            raise ConfigError("--remove and --report are two commands: write the page first")
+
 
 def run(spark: SparkSession, config: RunsConfig) -> str:
-    """The table of runs, or of one run.
+    """The table of runs, or of one run, or what a page was made of.
 
     Raises:
+        ConfigError: the page cannot be written.
         InputError: there is no ledger or no such run, or another run adds to the one to remove.
     """
     warehouse = Warehouse(spark, config.warehouse)
@@ -43,6 +59,10 @@ def run(spark: SparkSession, config: RunsConfig) -> str:
         raise InputError(f"no runs at {ledger.table.location}: nothing has run in this warehouse yet")
     if config.remove:
         return _remove(warehouse, ledger, _one(ledger, config.remove))
+    if config.report:
+        scores = warehouse.table("scores", config.scores)
+        rejected = warehouse.table("rejected_pairs", config.rejected_pairs)
+        return write_report(Places(warehouse, ledger, scores, rejected), config.run_id, config.report)
     if config.run_id:
         return details(_one(ledger, config.run_id))
     return listing(ledger.states())

@@ -28,6 +28,7 @@ from mkdm.columns import (
     PADDED_TOKENS,
     PAIR_KEY,
     SCORE,
+    SECONDS,
     TOKENS,
 )
 from mkdm.config import parse_config
@@ -186,8 +187,8 @@ def transform(
         model: what every executor must find at the model's folder; None takes it as it is now.
 
     Returns:
-        query_id, passage_id, content_hash, score, tokens, padded_tokens, error_code, error_message, load_id; the score
-        is null exactly where the error_code is not. Of rows with the same key, one is scored.
+        query_id, passage_id, content_hash, score, tokens, padded_tokens, load_id, seconds, error_code, error_message;
+        the score is null exactly where the error_code is not. Of rows with the same key, one is scored.
     """
     model = model or check_model(config.model, config.backend, config.precision, config.max_length)
     settings = ScoringSettings(
@@ -204,7 +205,7 @@ def transform(
     return scored.select(
         *PAIR_KEY,
         CONTENT_HASH,
-        *(F.col(f"result.{name}") for name in (SCORE, TOKENS, PADDED_TOKENS, LOAD_ID)),
+        *(F.col(f"result.{name}") for name in (SCORE, TOKENS, PADDED_TOKENS, LOAD_ID, SECONDS)),
         F.coalesce(ROW_CODE, f"result.{ERROR_CODE}").alias(ERROR_CODE),
         F.coalesce(ROW_MESSAGE, f"result.{ERROR_MESSAGE}").alias(ERROR_MESSAGE),
     )

@@ -54,6 +54,8 @@ def _schema(required: dict[str, Any], optional: dict[str, Any]) -> StructType:
 
 _TEXT, _INT, _LONG, _FLOAT, _TIME = StringType(), IntegerType(), LongType(), FloatType(), TimestampType()
 _REASON = {"job": _TEXT, "error_code": _TEXT, "error_message": _TEXT, "run_id": _TEXT, "rejected_at": _TIME}
+_LOAD = StructType([StructField("rows", _LONG), StructField("tokens", _LONG), StructField("seconds", DoubleType())])
+"""What one loaded model did: in `runs`, by load_id, which ends in @HOST:PROCESS of its executor."""
 _SCORE_CHECK = {"score_in_0_1": "score >= 0 AND score <= 1"}
 
 TABLES = {
@@ -149,6 +151,8 @@ TABLES = {
                 "engine_version": _TEXT,
                 "settings": MapType(_TEXT, _TEXT),
                 "chunks": _INT,
+                "token_histogram": MapType(_INT, _LONG),
+                "loads": MapType(_TEXT, _LOAD),
             },
         ),
     ),

@@ -13,10 +13,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import col
 
 from jobs.tables import BUILT_BY, TABLES, TableKind
+from mkdm.config import refuse_credentials
 from mkdm.errors import ConfigError, InputError, RunFailedError
 
-_CATALOG = re.compile(r"^\w+\.\w+$")
-_NAME = re.compile(r"^\w+(\.\w+){1,2}$")
+_PART = r"(?:\w+|`(?:[^`]|``)+`)"
+"""A part of a name, as SQL takes it: letters, digits and underscores, or anything between backticks."""
+_CATALOG = re.compile(rf"{_PART}\.{_PART}")
+_NAME = re.compile(rf"{_PART}(?:\.{_PART}){{1,2}}")
 
 
 def despite_conflicts(commit: Callable[[], object], tries: int = 6) -> None:
@@ -38,37 +41,46 @@ class Table:
     """A Delta table, by path or by name in a catalog.
 
     Attributes:
-        location: a folder or URI, or SCHEMA.TABLE or CATALOG.SCHEMA.TABLE.
+        location: a folder or URI, or SCHEMA.TABLE or CATALOG.SCHEMA.TABLE, whose parts may be in backticks.
     """
 
     spark: SparkSession
     location: str
 
+    def __post_init__(self) -> None:
+        refuse_credentials(self.location, "the place of a table")
+        if "`" in self.location and not self.in_catalog:  # Delta's own builder puts a path into SQL as it is
+            raise ConfigError(
+                f"{self.location} is no name in a catalog, and as a folder it has a backtick, which Delta Lake cannot "
+                f"quote: give each part of a name whole in backticks, or a folder without them"
+            )
+
     @property
     def in_catalog(self) -> bool:
         """Whether the location is a name in a catalog."""
-        return _NAME.match(self.location) is not None
+        return _NAME.fullmatch(self.location) is not None
 
     def sibling(self, name: str) -> "Table":
         """The table of that name in the same folder or schema."""
-        mark = "." if self.in_catalog else "/"
-        return Table(self.spark, f"{self.location.rstrip('/').rpartition(mark)[0] or '.'}{mark}{name}")
+        if self.in_catalog:
+            return Table(self.spark, ".".join([*re.findall(_PART, self.location)[:-1], name]))
+        return Table(self.spark, f"{self.location.rstrip('/').rpartition('/')[0] or '.'}/{name}")
 
     def set_properties(self, properties: dict[str, str]) -> None:
         """Set Delta table properties."""
-        pairs = ", ".join(f"'{name}' = {_literal(value)}" for name, value in properties.items())
+        pairs = ", ".join(f"{literal(name)} = {literal(value)}" for name, value in properties.items())
         self.spark.sql(f"ALTER TABLE {self.sql_name} SET TBLPROPERTIES ({pairs})")
 
     def exists(self) -> bool:
         """Whether a Delta table is there."""
         if self.in_catalog:
-            return self.spark.catalog.tableExists(self.location)
+            return self.spark.catalog.tableExists(self.sql_name)
         return DeltaTable.isDeltaTable(self.spark, self.location)
 
     def delta(self) -> DeltaTable:
         """The table as Delta Lake's own handle."""
         if self.in_catalog:
-            return DeltaTable.forName(self.spark, self.location)
+            return DeltaTable.forName(self.spark, self.sql_name)
         return DeltaTable.forPath(self.spark, self.location)
 
     def table_id(self) -> str:
@@ -94,7 +106,7 @@ class Table:
                 raise InputError(f"{self.location} has no version {version}; its newest is {latest}")
             reader = reader.option("versionAsOf", version)
         try:
-            return reader.table(self.location) if self.in_catalog else reader.format("delta").load(self.location)
+            return reader.table(self.sql_name) if self.in_catalog else reader.format("delta").load(self.location)
         except AnalysisException as error:
             raise InputError(f"cannot read {self.location}: {_one_line(error)}") from error
 
@@ -151,7 +163,7 @@ class Table:
     def sql_name(self) -> str:
         """The table as SQL names it, quoted."""
         if self.in_catalog:
-            return ".".join(f"`{part}`" for part in self.location.split("."))
+            return ".".join(part if part[0] == "`" else f"`{part}`" for part in re.findall(_PART, self.location))
         return f"delta.`{self.qualified().replace('`', '``')}`"
 
     def qualified(self) -> str:
@@ -187,7 +199,7 @@ class Table:
         function = "table_changes" if self.in_catalog else "table_changes_by_path"
         return self.spark.sql(  # through the DataFrameReader, Spark warns of its own options thrice
             f"SELECT * FROM {function}(:location, :first, :last)",
-            {"location": self.location if self.in_catalog else self.qualified(), "first": first, "last": last},
+            {"location": self.sql_name if self.in_catalog else self.qualified(), "first": first, "last": last},
         )
 
     def verify(self, transaction: str, expected: int) -> None:
@@ -208,7 +220,7 @@ class Table:
     def replace(self, rows: DataFrame, column: str, value: str) -> None:
         """Put rows in the place of those of one value of a column, which the new ones have too, atomically."""
         writer = rows.write.format("delta").mode("overwrite")
-        self._save(writer.option("replaceWhere", f"{column} = {_literal(value)}") if self.exists() else writer)
+        self._save(writer.option("replaceWhere", f"{column} = {literal(value)}") if self.exists() else writer)
 
     def become(
         self, rows: DataFrame, keys: tuple[str, ...], transaction: str, others: dict[str, str] | None = None
@@ -270,14 +282,14 @@ class Table:
 
     def _save(self, writer: Any) -> None:
         if self.in_catalog:
-            writer.saveAsTable(self.location)
+            writer.saveAsTable(self.sql_name)
         else:
             writer.save(self.location)
 
     def drop(self) -> None:
         """Remove the table and its files."""
         if self.in_catalog:
-            self.spark.sql(f"DROP TABLE IF EXISTS {self.location}")
+            self.spark.sql(f"DROP TABLE IF EXISTS {self.sql_name}")
             return
         system, path = self.hadoop_path()
         system.delete(path, True)
@@ -309,7 +321,7 @@ class Warehouse:
         if moved_to:
             return Table(self.spark, moved_to)
         return Table(
-            self.spark, f"{self.root}.{name}" if _CATALOG.match(self.root) else f"{self.root.rstrip('/')}/{name}"
+            self.spark, f"{self.root}.{name}" if _CATALOG.fullmatch(self.root) else f"{self.root.rstrip('/')}/{name}"
         )
 
     def output(self, name: str, moved_to: str | None = None) -> Table:
@@ -319,7 +331,7 @@ class Warehouse:
         return table
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """A string as SQL writes it."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 

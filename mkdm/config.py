@@ -2,12 +2,15 @@
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
+from mkdm.credentials import has_credentials
+from mkdm.credentials import hide_credentials as hide_credentials  # jobs take it from here
 from mkdm.errors import ConfigError, MkdmError
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -28,7 +31,7 @@ def parse_config(prog: str, argv: Sequence[str] | None, *classes: type) -> list[
         One instance of each class.
 
     Raises:
-        ConfigError: an unknown flag, a missing one, or a value of the wrong type.
+        ConfigError: an unknown flag, a missing one, a value of the wrong type, or a URI with credentials in it.
     """
     parser = ArgumentParser(prog=prog, description=(classes[0].__doc__ or "").partition("\n")[0], exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of settings; flags after it win.")
@@ -40,9 +43,26 @@ def parse_config(prog: str, argv: Sequence[str] | None, *classes: type) -> list[
         action.option_strings = hyphens
     try:
         values = parser.parse_args(argv)
-        return [cls(**{field.name: values[field.name] for field in fields(cls)}) for cls in classes]
     except argparse.ArgumentError as error:
         raise ConfigError(" ".join(str(error).split()) + f" (see {prog} --help)") from error
+    for name in (field.name for cls in classes for field in fields(cls)):
+        for value in values[name] if isinstance(values[name], list) else [values[name]]:
+            if isinstance(value, str):
+                refuse_credentials(value, f"--{name.replace('_', '-')}")
+    return [cls(**{field.name: values[field.name] for field in fields(cls)}) for cls in classes]
+
+
+def refuse_credentials(location: str, what: str) -> None:
+    """Refuse a path or URI that carries a password, key, token or signature: Spark would log it with its plans.
+
+    Raises:
+        ConfigError: it does; the text does not have it.
+    """
+    if has_credentials(location):
+        raise ConfigError(
+            f"{what} has credentials in its URI, which Spark would write into plans and logs: give them as Spark "
+            f"settings such as spark.hadoop.fs.s3a.secret.key, through the environment, or by the machine's role"
+        )
 
 
 def run_command(
@@ -53,14 +73,16 @@ def run_command(
     """Run a command: an error that the user can mend becomes one line on stderr and exit code 2.
 
     Args:
-        also: errors of other folders that are such, besides `MkdmError`. Any other fault keeps its traceback.
+        also: errors of other folders that are such, besides `MkdmError`. Any other fault keeps its traceback, without
+            the credentials that may be in it, and exits 1.
     """
     try:
         main(argv)
     except Exception as error:
         if not isinstance(error, (MkdmError, *also)):
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(hide_credentials(traceback.format_exc()), file=sys.stderr, end="")
+            raise SystemExit(1) from None
+        print(f"error: {hide_credentials(' '.join(str(error).split()))}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -2,12 +2,17 @@
 
 from enum import StrEnum
 
+from mkdm.credentials import hide_credentials
+
 
 class MkdmError(Exception):
     """A fault that the user can mend. The command line prints its text on one line and exits 2.
 
-    The text says what is wrong, where, and what to do about it.
+    The text says what is wrong, where, and what to do about it. Credentials in it are hidden.
     """
+
+    def __init__(self, text: object = "") -> None:
+        super().__init__(hide_credentials(str(text)))
 
 
 class ConfigError(MkdmError):

@@ -2,13 +2,11 @@
 
 import html
 import math
-import re
-import warnings
 from collections.abc import Callable, Sequence
-from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mkdm.evaluation import AGAINST, BM25, DIFFERENCE, METRICS, MODEL, OVERLAP, Evaluation, Figure, Group
+from mkdm.html_page import about_table, document, draw, number, plots
 
 if TYPE_CHECKING:  # matplotlib takes a second to import
     from matplotlib.axes import Axes
@@ -27,28 +25,6 @@ COLOURS = {MODEL: "#0072b2", AGAINST: "#d55e00", OVERLAP: "#7f7f7f", BM25: "#009
 MARKS = {MODEL: "o", AGAINST: "s", OVERLAP: "^", BM25: "D"}
 LONGEST = 24
 """Characters of a group's name that fit beside a plot."""
-STYLE = """
-:root { color-scheme: light }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 74rem; margin: 2rem auto;
-  padding: 0 1.25rem }
-h1 { font-size: 1.5rem; overflow-wrap: anywhere }
-h2 { font-size: 1.15rem; margin: 2.25rem 0 .5rem }
-p { max-width: 60rem; margin: .5rem 0 }
-.wide { overflow-x: auto }
-table { border-collapse: collapse }
-th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #e3e3e3 }
-thead th { border-bottom: 2px solid #999; white-space: nowrap }
-.figures td { white-space: nowrap; font-variant-numeric: tabular-nums }
-.figures th[scope=rowgroup] { min-width: 9rem; max-width: 14rem; overflow-wrap: anywhere }
-.about td { overflow-wrap: anywhere }
-.about th { white-space: nowrap; font-weight: 600 }
-.figures tbody { border-bottom: 2px solid #bbb }
-small { display: block; color: #5a5a5a; font-weight: 400 }
-.plots { display: flex; flex-wrap: wrap; gap: 0 1.5rem; align-items: flex-start }
-figure { margin: 1.5rem 0 0; max-width: 100% }
-figcaption { font-weight: 600 }
-svg { max-width: 100%; height: auto; display: block }
-"""
 NOTES = (
     "Below each figure stands its 95 % percentile interval over resamples of the queries: golden labels of one query "
     "are not independent. ACC counts a pair right if its score lies on its golden label's side of 0.5. MRR@10 and "
@@ -67,40 +43,23 @@ def page(evaluation: Evaluation, title: str, about: Sequence[tuple[str, str]]) -
         about: what was evaluated, as names and values; any text.
     """
     scorers = list(evaluation.roc)
-    plots = [
-        ("ROC, all pairs", _draw(lambda drawing: _roc(drawing, evaluation), 5.4, 4.8)),
-        ("Calibration, all pairs", _draw(lambda drawing: _calibration(drawing, evaluation), 5.4, 4.8)),
+    drawn = [
+        ("ROC, all pairs", draw(lambda drawing: _roc(drawing, evaluation), 5.4, 4.8)),
+        ("Calibration, all pairs", draw(lambda drawing: _calibration(drawing, evaluation), 5.4, 4.8)),
         (
             "AUC by source, with 95 % intervals",
-            _draw(lambda drawing: _by_source(drawing, evaluation), 5.4, _height(evaluation, len(scorers))),
+            draw(lambda drawing: _by_source(drawing, evaluation), 5.4, _height(evaluation, len(scorers))),
         ),
-        ("AUC and ACC by length of the pair", _draw(lambda drawing: _by_length(drawing, evaluation), 5.4, 4.8)),
+        ("AUC and ACC by length of the pair", draw(lambda drawing: _by_length(drawing, evaluation), 5.4, 4.8)),
     ]
-    figures = "\n".join(
-        f'<figure id="plot-{number}"><figcaption>{html.escape(name)}</figcaption>{svg}</figure>'
-        for number, (name, svg) in enumerate(plots, 1)
-    )
-    rows = "\n".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in about)
     parts = [
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<style>{STYLE}</style>\n</head>\n<body>",
-        f"<h1>{html.escape(title)}</h1>",
-        f'<h2>What was evaluated</h2>\n<div class="wide"><table class="about"><tbody>\n{rows}\n</tbody></table></div>',
+        f"<h2>What was evaluated</h2>\n{about_table(about)}",
         f"<h2>Figures by source</h2>\n<p>{NOTES}</p>",
         _table(evaluation.groups, scorers, _cell),
         *_paired_test(evaluation),
-        f'<h2>Plots</h2>\n<div class="plots">\n{figures}\n</div>',
-        "</body>\n</html>\n",
+        f"<h2>Plots</h2>\n{plots(drawn)}",
     ]
-    return "\n".join(parts)
-
-
-def number(value: float, digits: int = 3, sign: bool = False) -> str:
-    """A figure as it is shown; – for NaN."""
-    if math.isnan(value):
-        return "–"
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    return document(title, parts)
 
 
 def _table(groups: Sequence[Group], scorers: Sequence[str], cell: Callable[[Figure], str]) -> str:
@@ -144,32 +103,6 @@ def _paired_test(evaluation: Evaluation) -> list[str]:
         "ECE and Brier."
     )
     return [f"<h2>Paired test</h2>\n<p>{text}</p>", _table(evaluation.groups, [DIFFERENCE], cell)]
-
-
-def _draw(plot: Callable[["Drawing"], None], width: float, height: float) -> str:
-    """A plot of that many inches as SVG; its text stays text, in the reader's own fonts."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure as Drawing
-
-    settings: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "mkdm",
-        "text.parse_math": False,  # a $ in a name is a $
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.color": "#e6e6e6",
-        "axes.axisbelow": True,
-        "legend.frameon": False,
-    }
-    with rc_context(settings), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that the font lacks by which text is measured
-        drawing, file = Drawing(figsize=(width, height), layout="constrained"), StringIO()
-        plot(drawing)
-        drawing.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    svg = file.getvalue()
-    return re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
 
 
 def _roc(drawing: "Drawing", evaluation: Evaluation) -> None:

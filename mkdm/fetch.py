@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import fsspec
 
+from mkdm.credentials import has_credentials
 from mkdm.errors import ModelError
 
 _OTHER_NAMES = {"s3a": "s3", "s3n": "s3", "wasbs": "abfs", "abfss": "abfs"}
@@ -26,8 +27,10 @@ def local_folder(uri: str) -> Path:
     that was replaced is fetched anew.
 
     Raises:
-        ModelError: the URI cannot be read, or has no file.
+        ModelError: the URI carries credentials, cannot be read, has no file, or one whose name leads out of the folder.
     """
+    if has_credentials(uri):
+        raise ModelError(f"the model's URI {uri} has credentials in it: give them through the environment or a role")
     scheme, _, rest = uri.partition("://")
     try:
         system, path = fsspec.core.url_to_fs(f"{_OTHER_NAMES.get(scheme, scheme)}://{rest}")
@@ -36,6 +39,10 @@ def local_folder(uri: str) -> Path:
         raise ModelError(f"cannot read {uri}: {' '.join(str(error).split())}") from error
     if not files:
         raise ModelError(f"no model at {uri}: there is no file below it")
+    for name in files:
+        inside = name.removeprefix(path.rstrip("/") + "/")
+        if ".." in Path(inside).parts or Path(inside).is_absolute():  # a bucket takes any name
+            raise ModelError(f"{uri} has a file named {inside!r}, which leads out of the model's folder")
     stamps = [
         [name, *(str(info.get(key)) for key in ("size", "ETag", "mtime", "created", "LastModified"))]
         for name, info in sorted(files.items())

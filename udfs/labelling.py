@@ -1,5 +1,6 @@
 """The labelling UDF: query and passage in; logit and probability, or an error, of every teacher out."""
 
+import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
@@ -98,8 +99,9 @@ def _windows(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def _outcome(teacher: LoadedScorer, batch: Batch) -> pd.DataFrame:
+    began = time.perf_counter()
     result = teacher.scorer.score_window(texts(batch[0]), texts(batch[1]))
-    frame = result_frame(result, teacher.load_id)
+    frame = result_frame(result, teacher.load_id, time.perf_counter() - began)
     frame.insert(0, LOGIT, pd.Series(result.logits).where(frame["score"].notna()))
     return frame
 

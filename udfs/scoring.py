@@ -1,6 +1,8 @@
 """The scoring UDF: query and passage in; score, or error_code and error_message, out."""
 
 import os
+import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import FloatType, IntegerType, StringType, StructField, StructType
 from pyspark.sql.udf import UserDefinedFunction
 
-from mkdm.columns import ERROR_CODE, ERROR_MESSAGE, LOAD_ID, PADDED_TOKENS, SCORE, TOKENS
+from mkdm.columns import ERROR_CODE, ERROR_MESSAGE, LOAD_ID, PADDED_TOKENS, SCORE, SECONDS, TOKENS
 from mkdm.errors import ModelError
 from mkdm.exported import check_backend
 
@@ -28,6 +30,7 @@ RESULT = StructType(
         StructField(ERROR_CODE, StringType()),
         StructField(ERROR_MESSAGE, StringType()),
         StructField(LOAD_ID, StringType()),
+        StructField(SECONDS, FloatType()),
     ]
 )
 MAX_MESSAGE = 500
@@ -61,7 +64,7 @@ class ScoringSettings:
 
 @dataclass(frozen=True)
 class LoadedScorer:
-    """A scorer and the id of the one load that made it: its precision, then a random part."""
+    """A scorer and the id of the one load that made it: PRECISION-RANDOM@HOST:PROCESS; see `executor_name`."""
 
     scorer: "PairScorer"
     load_id: str
@@ -104,7 +107,16 @@ def load(settings: ScoringSettings) -> LoadedScorer:
             f"the model at {settings.model} on this executor is version {scorer.model_version}, "
             f"the driver's is {settings.model_version}: give every machine the same folder"
         )
-    return LoadedScorer(scorer, f"{scorer.precision}-{uuid.uuid4().hex}")
+    return LoadedScorer(scorer, f"{scorer.precision}-{uuid.uuid4().hex}@{executor_name()}")
+
+
+def executor_name() -> str:
+    """HOST:PROCESS of what started this Python worker, which is one for all workers of an executor.
+
+    Spark tells Python workers no executor id. Their parent is the executor's own daemon, which outlives a worker that
+    dies, so that a second load in one executor counts for that executor.
+    """
+    return f"{socket.gethostname()}:{os.getppid()}"
 
 
 def show_own_gpu(context: TaskContext) -> None:
@@ -134,8 +146,10 @@ def score_udf(settings: ScoringSettings) -> UserDefinedFunction:
 def _batch_scorer(settings: ScoringSettings) -> Callable[[Batches], Iterator[pd.DataFrame]]:
     def score(batches: Iterator[tuple[pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
         loaded = loaded_scorer(settings)
+        began = time.perf_counter()
         for result in loaded.scorer.score_windows(windows(batches, loaded.scorer.window)):
-            yield result_frame(result, loaded.load_id)
+            yield result_frame(result, loaded.load_id, time.perf_counter() - began)
+            began = time.perf_counter()
 
     return score
 
@@ -159,8 +173,8 @@ def texts(column: "pd.Series[str]") -> list[str | None]:
     return [value if isinstance(value, str) else None for value in column]
 
 
-def result_frame(result: "WindowScores", load_id: str) -> pd.DataFrame:
-    """A window's outcome as the columns of RESULT, one row per pair."""
+def result_frame(result: "WindowScores", load_id: str, seconds: float) -> pd.DataFrame:
+    """A window's outcome as the columns of RESULT, one row per pair; the first row has the window's seconds."""
     size = len(result.scores)
     errors = [result.errors.get(row) for row in range(size)]
     failed = pd.Series([error is not None for error in errors], dtype=bool)
@@ -172,5 +186,6 @@ def result_frame(result: "WindowScores", load_id: str) -> pd.DataFrame:
             ERROR_CODE: [error and str(error.code) for error in errors],
             ERROR_MESSAGE: [error and error.message[:MAX_MESSAGE] for error in errors],
             LOAD_ID: [load_id] * size,
+            SECONDS: pd.Series([seconds, *[0.0] * (size - 1)][:size], dtype="float32"),
         }
     )

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from mkdm.evaluation import AGAINST, MODEL, LabelledPairs, evaluate
-from mkdm.evaluation_page import number, page
+from mkdm.evaluation_page import page
+from mkdm.html_page import number
 
 HOSTILE = "<script>alert('x')</script>\"&$x^2$--> "
 ABOUT = [("model", f"/models/{HOSTILE}"), ("pairs", "warehouse/pairs, version 3")]

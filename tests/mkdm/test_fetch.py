@@ -39,3 +39,12 @@ def test_fetch_that_breaks_leaves_nothing(student_folder, tmp_path, monkeypatch)
 def test_uri_that_cannot_be_read(uri):
     with pytest.raises(ModelError, match=r"no model at file|cannot read nosuch"):
         local_folder(uri)
+
+
+def test_file_whose_name_leads_out_of_the_folder_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    listed = {f"{tmp_path}/model/../../evil": {"type": "file", "size": 1}}
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.find", lambda *args, **kwargs: listed)
+    with pytest.raises(ModelError, match=r"a file named '\.\./\.\./evil', which leads out"):
+        local_folder(f"file://{tmp_path}/model")
+    assert list((tmp_path / "cache").iterdir()) == []

@@ -43,6 +43,7 @@ def stand_in(_settings: object) -> Any:
                     "error_code": None,
                     "error_message": None,
                     "load_id": "stand-in",
+                    "seconds": 0.0,
                 }
             )
 
