@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import col
 
 from jobs.tables import BUILT_BY, TABLES, TableKind
-from mkdm.errors import ConfigError, InputError, RunFailedError
+from mkdm.errors import ConfigError, InputError, RunFailedError, refuse_secrets
 
 _CATALOG = re.compile(r"^\w+\.\w+$")
 _NAME = re.compile(r"^\w+(\.\w+){1,2}$")
@@ -303,10 +303,12 @@ class Warehouse:
     def __post_init__(self) -> None:
         if not self.root:
             raise ConfigError("--warehouse is empty: give a folder, a URI, or CATALOG.SCHEMA")
+        refuse_secrets(self.root, "--warehouse")
 
     def table(self, name: str, moved_to: str | None = None) -> Table:
         """The table of that name, or the one at `moved_to`."""
         if moved_to:
+            refuse_secrets(moved_to, f"the place of {name}")
             return Table(self.spark, moved_to)
         return Table(
             self.spark, f"{self.root}.{name}" if _CATALOG.match(self.root) else f"{self.root.rstrip('/')}/{name}"

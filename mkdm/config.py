@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from mkdm.errors import ConfigError, MkdmError
+from mkdm.errors import ConfigError, MkdmError, refuse_secrets, without_secrets
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -28,7 +28,7 @@ def parse_config(prog: str, argv: Sequence[str] | None, *classes: type) -> list[
         One instance of each class.
 
     Raises:
-        ConfigError: an unknown flag, a missing one, or a value of the wrong type.
+        ConfigError: an unknown flag, a missing one, a value of the wrong type, or a URI that holds credentials.
     """
     parser = ArgumentParser(prog=prog, description=(classes[0].__doc__ or "").partition("\n")[0], exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of settings; flags after it win.")
@@ -40,9 +40,12 @@ def parse_config(prog: str, argv: Sequence[str] | None, *classes: type) -> list[
         action.option_strings = hyphens
     try:
         values = parser.parse_args(argv)
+        for name, value in values.as_flat().__dict__.items():
+            if isinstance(value, str):
+                refuse_secrets(value, f"--{name.replace('_', '-')}")
         return [cls(**{field.name: values[field.name] for field in fields(cls)}) for cls in classes]
     except argparse.ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split()) + f" (see {prog} --help)") from error
+        raise ConfigError(without_secrets(" ".join(str(error).split())) + f" (see {prog} --help)") from error
 
 
 def run_command(
@@ -60,7 +63,7 @@ def run_command(
     except Exception as error:
         if not isinstance(error, (MkdmError, *also)):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {without_secrets(' '.join(str(error).split()))}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -1,6 +1,13 @@
-"""What can go wrong, named: exceptions that stop a command, and codes that reject one row."""
+"""What can go wrong, named: exceptions that stop a command, and codes that reject one row; and how it is told."""
 
+import re
 from enum import StrEnum
+
+_SECRETS = re.compile(
+    r"(?<=://)[^/:@\s]*:(?!\d+/)[^@\s]*@"  # s3a://KEY:SECRET@bucket, which Hadoop once took; host:port/ is none
+    r"|(?<=[?&])(?:sig|signature|token|key|secret|password|x-amz-[\w-]+|x-goog-[\w-]+)=[^&\s]+",
+    re.IGNORECASE,
+)
 
 
 class MkdmError(Exception):
@@ -66,3 +73,26 @@ class RejectCode(StrEnum):
     UNKNOWN_QUERY = "unknown_query"
     UNKNOWN_DOCUMENT = "unknown_document"
     CUTTER_ERROR = "cutter_error"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, for errors that are shown on one line."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def without_secrets(text: str) -> str:
+    """The text with passwords and signatures in its URIs blotted out."""
+    return _SECRETS.sub("***", text)
+
+
+def refuse_secrets(value: str, name: str) -> None:
+    """Check that a location holds no credentials: it is written into logs, plans and tables.
+
+    Raises:
+        ConfigError: it does; the text has them not.
+    """
+    if without_secrets(value) != value:
+        raise ConfigError(
+            f"{name} holds credentials ({without_secrets(value)}): leave them out; Spark takes them from its settings "
+            f"(spark.hadoop.fs.s3a.…), model folders from the environment of driver and executors, or both from a role"
+        )
