@@ -8,8 +8,10 @@ from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from cluster.delta import SESSION_CONF, jar_conf, require_delta
+from cluster.errors import ClusterError
 from cluster.java import check_java
 from cluster.launch import launch_jvm
+from cluster.pack import NAME, PYTHON
 
 _ATTEMPTS = 4
 """Tries of a task on one machine, as on a cluster, where Spark's default is this; in local mode it is 1."""
@@ -29,6 +31,8 @@ class ClusterConfig:
     """Heap of the driver, which on one machine is the executor too."""
     executor_memory: str | None = None
     """Heap of each executor, where there is a cluster; default: Spark's."""
+    environment: str | None = None
+    """Archive of mkdm pack for the executors of a cluster, which then need none of our packages."""
 
 
 def start_session(
@@ -41,7 +45,8 @@ def start_session(
         extra_conf: settings of a session that is started here, over our own.
 
     Raises:
-        ClusterError: Java is missing or unfit, Delta's JARs cannot be had, or a given session lacks Delta Lake.
+        ClusterError: Java is missing or unfit, Delta's JARs cannot be had, a given session lacks Delta Lake, or an
+            environment is named that is not there or that no executor would unpack.
     """
     running = SparkSession.getActiveSession()
     if running is not None:
@@ -57,12 +62,23 @@ def start_session(
         require_delta(spark)
         return spark
     check_java()
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers would take python3 from PATH
+    _check_environment(config)
+    # workers would take python3 from PATH
+    os.environ.setdefault("PYSPARK_PYTHON", PYTHON if config.environment else sys.executable)
     conf = SparkConf().setAppName(app_name)
     for key, value in {**_own_conf(config, whole_executor), **jar_conf(config.jars), **(extra_conf or {})}.items():
         conf.set(key, value)
     started = SparkContext._gateway is not None  # by a session that was stopped; its JVM has the JARs
     return SparkSession(SparkContext.getOrCreate(conf) if started else launch_jvm(conf))
+
+
+def _check_environment(config: ClusterConfig) -> None:
+    if config.environment is None:
+        return
+    if config.master is None or config.master.startswith("local"):
+        raise ClusterError("--environment is for the executors of a cluster: pass --master too, or leave it out")
+    if "://" not in config.environment and not os.path.isfile(config.environment):
+        raise ClusterError(f"--environment is {config.environment}, where there is no file: make it with mkdm pack")
 
 
 def _own_conf(config: ClusterConfig, whole_executor: bool) -> dict[str, str]:
@@ -80,6 +96,8 @@ def _own_conf(config: ClusterConfig, whole_executor: bool) -> dict[str, str]:
         conf["spark.executor.cores"] = str(cores)
         if config.executor_memory:
             conf["spark.executor.memory"] = config.executor_memory
+        if config.environment:
+            conf["spark.archives"] = f"{config.environment}#{NAME}"
     else:  # one machine: the model needs the cores, so the JVM compiles lightly and Delta reads its log in one task
         conf["spark.databricks.delta.snapshotPartitions"] = "1"
         conf["spark.sql.shuffle.partitions"] = str(cores)

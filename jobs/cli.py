@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("mkdm.train", "train a teacher or a student on golden and soft labels"),
     "experiments": ("jobs.experiments", "train the runs of a plan and make tables of what they reached"),
     "export-model": ("jobs.export_model", "make OpenVINO files of a model, fp32, bf16, int8, through a quality gate"),
+    "pack": ("jobs.pack", "pack the engine and its packages for the executors of a cluster"),
     "benchmark": ("jobs.benchmark", "measure the job and the scorer beside the usual tools"),
     "cost": ("jobs.cost", "tell machine hours and money for very many pairs, from a benchmark"),
 }

@@ -51,8 +51,9 @@ class ScoreConfig:
     """
 
     model: str
-    """Folder of the model, the same on every machine: a student of ours or a sequence-classification checkpoint.
-    Several folders joined by commas are an ensemble, whose scores are averaged."""
+    """Folder of the model, the same on every machine, or a URI (s3a, abfss, gs, dbfs:/Volumes), fetched once per host:
+    a student of ours or a sequence-classification checkpoint. Several joined by commas are an ensemble, whose scores
+    are averaged."""
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
     pairs: str | None = None

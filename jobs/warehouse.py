@@ -13,8 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import col
 
 from jobs.tables import BUILT_BY, TABLES, TableKind
-from mkdm.config import refuse_credentials
-from mkdm.errors import ConfigError, InputError, RunFailedError
+from mkdm.errors import ConfigError, InputError, RunFailedError, refuse_credentials
 
 _PART = r"(?:\w+|`(?:[^`]|``)+`)"
 """A part of a name, as SQL takes it: letters, digits and underscores, or anything between backticks."""

@@ -76,6 +76,11 @@ def load_backend(
     name = _suitable(folder, precision) if backend == "auto" else backend
     if name == "openvino" and find_spec("openvino") is None:
         raise ConfigError("the openvino backend needs the extra `cpu`: pip install 'mkdm[cpu]'")
+    if name != "openvino" and find_spec("torch") is None:
+        raise ConfigError(
+            f"there is no torch in this environment, and {folder} has no IR file that this machine runs well at "
+            f"--precision {precision}: run mkdm export-model on it, or pack the environment with --runtime torch"
+        )
     loaded: LoadedBackend = import_module(BACKENDS[name]).load(folder, precision, threads, streams)
     return loaded
 
@@ -84,10 +89,16 @@ def _suitable(folder: str | Path, precision: str) -> str:
     export = read_export(folder)
     if export is None or find_spec("openvino") is None:
         return "torch"
-    import torch
-
     from mkdm.openvino_backend import machine_precisions
 
-    if torch.cuda.is_available() and precision != "int8":
+    if precision != "int8" and _gpu():
         return "torch"
     return "openvino" if export.choose(precision, machine_precisions()) else "torch"
+
+
+def _gpu() -> bool:
+    if find_spec("torch") is None:  # an environment packed with --runtime openvino
+        return False
+    import torch
+
+    return torch.cuda.is_available()

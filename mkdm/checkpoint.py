@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
-from mkdm.errors import ModelError
-from mkdm.model import MkdmConfig, MkdmModel, first_line, usable_positions
+from mkdm.errors import ModelError, first_line
+from mkdm.model import MkdmConfig, MkdmModel, usable_positions
 from mkdm.model_folder import model_version, write_manifest
 from mkdm.quiet import quiet_transformers
+from mkdm.tokenizer import load_tokenizer
 
 _OFFLINE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
@@ -105,15 +106,3 @@ def load_checkpoint(folder: str | Path) -> tuple[PairModel, Any, str]:
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(f"the tokenizer at {folder} has more tokens ({len(tokenizer)}) than the model has embeddings")
     return PairModel(model, limit).eval(), tokenizer, version
-
-
-def load_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer of a folder, read offline.
-
-    Raises:
-        ModelError: there is none.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(folder, **_OFFLINE)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"cannot load the tokenizer at {folder}: {first_line(error)}") from error

@@ -9,9 +9,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from mkdm.credentials import has_credentials
 from mkdm.credentials import hide_credentials as hide_credentials  # jobs take it from here
-from mkdm.errors import ConfigError, MkdmError
+from mkdm.errors import ConfigError, MkdmError, refuse_credentials
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -50,19 +49,6 @@ def parse_config(prog: str, argv: Sequence[str] | None, *classes: type) -> list[
             if isinstance(value, str):
                 refuse_credentials(value, f"--{name.replace('_', '-')}")
     return [cls(**{field.name: values[field.name] for field in fields(cls)}) for cls in classes]
-
-
-def refuse_credentials(location: str, what: str) -> None:
-    """Refuse a path or URI that carries a password, key, token or signature: Spark would log it with its plans.
-
-    Raises:
-        ConfigError: it does; the text does not have it.
-    """
-    if has_credentials(location):
-        raise ConfigError(
-            f"{what} has credentials in its URI, which Spark would write into plans and logs: give them as Spark "
-            f"settings such as spark.hadoop.fs.s3a.secret.key, through the environment, or by the machine's role"
-        )
 
 
 def run_command(

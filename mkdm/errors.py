@@ -1,8 +1,8 @@
-"""What can go wrong, named: exceptions that stop a command, and codes that reject one row."""
+"""What can go wrong, named: exceptions that stop a command, and codes that reject one row; and how it is told."""
 
 from enum import StrEnum
 
-from mkdm.credentials import hide_credentials
+from mkdm.credentials import has_credentials, hide_credentials
 
 
 class MkdmError(Exception):
@@ -71,3 +71,21 @@ class RejectCode(StrEnum):
     UNKNOWN_QUERY = "unknown_query"
     UNKNOWN_DOCUMENT = "unknown_document"
     CUTTER_ERROR = "cutter_error"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, for errors that are shown on one line."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def refuse_credentials(location: str, what: str) -> None:
+    """Refuse a path or URI that carries a password, key, token or signature: Spark would log it with its plans.
+
+    Raises:
+        ConfigError: it does; the text does not have it.
+    """
+    if has_credentials(location):
+        raise ConfigError(
+            f"{what} has credentials in its URI, which Spark would write into plans and logs: give them as Spark "
+            f"settings such as spark.hadoop.fs.s3a.secret.key, through the environment, or by the machine's role"
+        )

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import ModelOutput
 
-from mkdm.errors import ConfigError, ModelError
+from mkdm.errors import ConfigError, ModelError, first_line
 from mkdm.quiet import quiet_transformers
 
 
@@ -230,11 +230,6 @@ def usable_positions(encoder: Any) -> int:
     """How many tokens the encoder has positions for; RoBERTa and its kin lose those up to the padding index."""
     table = encoder.embeddings.position_embeddings
     return int(table.num_embeddings) - (0 if table.padding_idx is None else table.padding_idx + 1)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's text, for errors that are shown on one line."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 AutoConfig.register("mkdm", MkdmConfig)

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 
 from mkdm.errors import ConfigError, ModelError
-from mkdm.fetch import is_uri, local_folder
+from mkdm.fetch import folder_of
 from mkdm.token_cache import MAX_BYTES
 
 LOOKUP_BYTES = 512 << 20
@@ -54,14 +54,14 @@ def model_folders(models: str | Path) -> list[Path]:
     """The folders of one model, or of the students of an ensemble, which are joined by commas; of a URI, a local copy.
 
     Raises:
-        ModelError: a folder is named twice, a name is empty, or a URI cannot be read.
+        ModelError: a folder is named twice, a name is empty, or a URI cannot be read or its model is not whole.
     """
     names = [name.strip() for name in str(models).split(",")]
     if "" in names:
         raise ModelError(f"{models!r} names an empty folder: give one folder, or several joined by commas")
     if len(set(names)) < len(names):
         raise ModelError(f"{models} names a folder twice: an ensemble averages different students")
-    return [local_folder(name) if is_uri(name) else Path(name) for name in names]
+    return [folder_of(name, model_version) for name in names]
 
 
 def models_version(models: str | Path) -> str:

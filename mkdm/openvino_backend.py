@@ -9,10 +9,10 @@ import openvino
 from numpy.typing import NDArray
 
 from mkdm.backend import WINDOW, LoadedBackend
-from mkdm.checkpoint import load_tokenizer
 from mkdm.encoding import Batch
 from mkdm.errors import ConfigError, ModelError
 from mkdm.exported import BY_SPEED, missing, read_export, verify
+from mkdm.tokenizer import load_tokenizer
 
 TOKEN_BUDGET = 2048
 _HINTS = {"fp32": "f32", "bf16": "bf16"}

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoConfig
 
-from mkdm.checkpoint import load_tokenizer
 from mkdm.plain_student import BATCH_SIZE, DTYPES, PlainScorer, Scorer, in_sorted_batches, scores_of
+from mkdm.tokenizer import load_tokenizer
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 

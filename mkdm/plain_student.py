@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
-from mkdm.checkpoint import load_tokenizer
 from mkdm.errors import ModelError
 from mkdm.model import MkdmModel, output_score
 from mkdm.quiet import quiet_transformers
+from mkdm.tokenizer import load_tokenizer
 
 POOLER_SCALE = 2.0**-13
 """The plain model's pooler is tanh of this × h1: so small that tanh leaves it as it is, to 1e-7 of it."""

@@ -14,16 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mkdm.checkpoint import load_tokenizer, save_checkpoint
+from mkdm.checkpoint import save_checkpoint
 from mkdm.cls_only import keep_cls_only
 from mkdm.config import parse_config, run_command
 from mkdm.errors import TrainingError
 from mkdm.feed import micro_batches
+from mkdm.fetch import folder_of
 from mkdm.losses import LabelCounts
 from mkdm.model import MkdmModel
 from mkdm.model_folder import model_version
 from mkdm.processes import Processes
 from mkdm.stage import Stage, TrainingLoss, learning_rate, stages_of, teachers_of
+from mkdm.tokenizer import load_tokenizer
 from mkdm.torch_backend import fastest_precision
 from mkdm.tracking import Tracker
 from mkdm.train_config import ELSEWHERE, TrainConfig
@@ -85,7 +87,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
 class _Run:
     def __init__(self, config: TrainConfig, processes: Processes) -> None:
         self.config, self.processes = config, processes
-        tokenizer = load_tokenizer(config.encoder)
+        encoder = folder_of(config.encoder)
+        tokenizer = load_tokenizer(encoder)
         main_set = TrainingSet.read(config.training_set)
         teacher_ids = teachers_of(config, main_set)
         self.stages = stages_of(config, main_set, tokenizer, teacher_ids, processes)
@@ -94,9 +97,7 @@ class _Run:
         self.validation = Validation.read(valid_set, config, processes)
         torch.manual_seed(config.seed)  # the same headers on every rank
         layers = None if config.num_layers == "all" else int(config.num_layers)
-        self.student = MkdmModel.from_encoder(
-            config.encoder, layers, tuple(teacher_ids), config.alpha, main_set.max_length
-        )
+        self.student = MkdmModel.from_encoder(encoder, layers, tuple(teacher_ids), config.alpha, main_set.max_length)
         if config.random_start:
             self.student = MkdmModel(self.student.config)  # type: ignore[arg-type]
         self.tokenizer = tokenizer
@@ -114,7 +115,7 @@ class _Run:
         }
         places = ("encoder", "training_set", "valid_set", "stage_one_set")  # known by content, wherever they lie
         identity = {name: value for name, value in chosen.items() if name not in places} | sets
-        identity |= {"encoder": model_version(config.encoder), "processes": str(processes.world)}
+        identity |= {"encoder": model_version(encoder), "processes": str(processes.world)}
         self.state = StateFolder(Path(config.output), identity)
         self.settings = {"config": asdict(config), "processes": processes.world, "pairs": main_set.rows("train")}
         self.at = Position()

@@ -26,9 +26,10 @@ class LoopbackCluster:
     On Linux, each worker has a loopback address of its own: Spark runs no speculative copy on the host of the first.
     All its processes (daemons, executors, Python workers) run in that new folder, by which they are found, also when
     their parent was killed. A guard process ends them if this one ends without `stop()`, however that comes.
+    With `path`, daemons and executors see that PATH and JAVA_HOME, and nothing else of this process's environment.
     """
 
-    def __init__(self, folder: Path, workers: int = 2) -> None:
+    def __init__(self, folder: Path, workers: int = 2, path: str | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix="spark-", dir=folder.resolve()))
         port, self._ui_port = _free_port(), _free_port()
@@ -36,6 +37,7 @@ class LoopbackCluster:
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._guard: subprocess.Popen[bytes] | None = None
         self._workers = workers
+        self._path = path
 
     def __enter__(self) -> Self:
         self.start()
@@ -111,7 +113,11 @@ class LoopbackCluster:
 
     def _launch(self, name: str, main: str, *arguments: str, host: str = HOST) -> None:
         home = _find_spark_home()
-        env = os.environ | {
+        own = os.environ | {"PYSPARK_PYTHON": sys.executable}
+        if self._path is not None:
+            own = {"PATH": self._path, "HOME": str(self.folder)}
+            own |= {"JAVA_HOME": os.environ["JAVA_HOME"]} if "JAVA_HOME" in os.environ else {}
+        env = own | {
             "SPARK_HOME": home,
             "SPARK_CONF_DIR": str(self.folder),  # none of the machine's own settings
             "SPARK_LOCAL_DIRS": str(self.folder / "local"),
@@ -119,7 +125,6 @@ class LoopbackCluster:
             "SPARK_PUBLIC_DNS": host,
             "SPARK_DAEMON_MEMORY": "256m",
             "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-            "PYSPARK_PYTHON": sys.executable,
         }
         command = [f"{home}/bin/spark-class", main, "--host", host, *arguments]  # which becomes the JVM
         with open(self.folder / f"{name}.log", "ab") as log:

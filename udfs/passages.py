@@ -80,8 +80,8 @@ def loaded_cutter(settings: CutSettings) -> "PassageCutter":
 
 
 def _load(folder: str, max_tokens: int, overlap: int) -> "tuple[PassageCutter, str, str]":
-    from mkdm.checkpoint import load_tokenizer
     from mkdm.passages import PassageCutter, cutter_version
+    from mkdm.tokenizer import load_tokenizer
     from mkdm.training_set import tokenizer_version
 
     tokenizer = load_tokenizer(folder)

@@ -90,8 +90,8 @@ def loaded_encoder(settings: EncodingSettings) -> "PairEncoder":
 
 
 def _load(folder: str, max_length: int) -> "tuple[PairEncoder, str]":
-    from mkdm.checkpoint import load_tokenizer
     from mkdm.encoding import PairEncoder
+    from mkdm.tokenizer import load_tokenizer
     from mkdm.training_set import tokenizer_version
 
     tokenizer = load_tokenizer(folder)

@@ -7,7 +7,7 @@ import pytest
 
 from mkdm.config import parse_config, run_command
 from mkdm.credentials import has_credentials, hide_credentials
-from mkdm.errors import ConfigError, InputError, ModelError
+from mkdm.errors import ConfigError, InputError
 from mkdm.fetch import local_folder
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfi"
@@ -113,6 +113,6 @@ def test_typed_errors_never_show_them(capsys):
 
 
 def test_model_uri_with_credentials_is_refused():
-    with pytest.raises(ModelError, match="has credentials in it") as error:
+    with pytest.raises(ConfigError, match="has credentials in its URI") as error:
         local_folder(WITH[2])
     assert SECRET not in str(error.value)
