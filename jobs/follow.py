@@ -20,8 +20,10 @@ COLUMNS = ("query_id", "rank", "passage_id", "score", "model_version", "run_id")
 _GONE, _COME = ("delete", "update_preimage"), ("insert", "update_postimage")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS ranked (
-  query_id TEXT, rank INTEGER, passage_id TEXT, score REAL, model_version TEXT, run_id TEXT, PRIMARY KEY (query_id, rank)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS applied (one INTEGER PRIMARY KEY CHECK (one = 1), table_id TEXT, version INTEGER);
+  query_id TEXT, rank INTEGER, passage_id TEXT, score REAL, model_version TEXT, run_id TEXT,
+  PRIMARY KEY (query_id, rank)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS applied (
+  one INTEGER PRIMARY KEY CHECK (one = 1), table_id TEXT, version INTEGER);
 """
 
 
