@@ -13,6 +13,7 @@ COMMANDS = {
     "export-training-set": ("jobs.export_training_set", "write labelled pairs, encoded, as Parquet for training"),
     "score": ("jobs.score", "score every pair of a table"),
     "rank": ("jobs.rank", "publish the best passages of each query"),
+    "follow": ("jobs.follow", "keep a key-value view up to date with the ranking, as a ranker would"),
     "evaluate": ("jobs.evaluate", "measure scores against golden labels; two models with a paired test"),
     "runs": ("jobs.runs", "list the runs, their state, progress and rates; make a page of one"),
     "maintain": ("jobs.maintain", "compact, cluster and vacuum the tables"),
