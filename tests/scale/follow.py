@@ -22,9 +22,9 @@ TOP_K = 10
 
 
 def ranking(spark: SparkSession, queries: int, run: str, share: float = 1.0) -> DataFrame:
-    """Ten passages for each query; those of a run differ from another's for this share of the queries."""
+    """Ten passages for each query; those of a run differ from those of `all` for this share of them."""
     rows = spark.range(queries).crossJoin(spark.range(1, TOP_K + 1).withColumnRenamed("id", "rank"))
-    changed = F.when(F.pmod(F.xxhash64("id"), F.lit(10_000)) < 10_000 * share, F.lit(run)).otherwise(F.lit(""))
+    changed = F.when(F.pmod(F.xxhash64("id"), F.lit(10_000)) < 10_000 * share, F.lit(run)).otherwise(F.lit("all"))
     return rows.select(
         F.format_string("query-%09d", "id").alias("query_id"),
         F.col("rank").cast("int").alias("rank"),
@@ -48,7 +48,7 @@ def main() -> None:
     follower = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert follower.stdout is not None
     try:
-        for name, share in (("first", 1.0), ("all", 1.0), ("1 %", 0.01), ("0.01 %", 0.0001)):
+        for name, share in (("first", 1.0), ("all", 1.0), ("0.01 %", 0.0001), ("1 %", 0.01)):
             began = time.monotonic()
             rows = ranking(warehouse.spark, args.queries, name.split()[0], share)
             if share == 1:
