@@ -9,7 +9,7 @@ import yaml
 from mkdm.errors import ConfigError
 from mkdm.train_config import TrainConfig
 
-_OURS = ("encoder", "training_set", "valid_set", "stage_one_set", "output", "teachers", "seed", "hint_teacher")
+_OURS = ("encoder", "training_set", "valid_set", "stage_one_set", "output", "teachers", "seed")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,6 @@ class PlannedRun:
         stage_one_set: name of a set, for a first stage on soft labels alone.
         teachers: names of runs to learn from, of which the first seed counts; or ids of teachers that the sets, as they
             are given, have labels of.
-        hint_teacher: name of a run, or of an encoder, whose [CLS] states are hints.
         seeds: of the runs.
         tables: where it belongs: table4 to table8, past, choice, or whatever a reader asks for.
         note: a few words for the tables.
@@ -35,7 +34,6 @@ class PlannedRun:
     training_set: str
     stage_one_set: str | None = None
     teachers: tuple[str, ...] = ()
-    hint_teacher: str | None = None
     seeds: tuple[int, ...] = (0,)
     tables: tuple[str, ...] = ()
     note: str = ""
@@ -155,7 +153,7 @@ class Plan:
             raise ConfigError(f"{path}: there is no run {missing[0]!r}; the runs are {', '.join(names)}")
         for run in self.runs:
             before = names[: names.index(run.name)]
-            later = [name for name in (*run.teachers, run.hint_teacher) if name in names and name not in before]
+            later = [name for name in run.teachers if name in names and name not in before]
             if later:
                 raise ConfigError(f"{path}: {run.name} learns from {later[0]}, which must stand before it")
 

@@ -105,13 +105,10 @@ def tasks_of(plan: Plan, place: Workplace, only: set[str] | None) -> list[Task]:
         if name not in place.sets:
             raise ConfigError(f"the plan uses the set {name!r}: name its folder with --sets")
     tasks: dict[str, Task] = {}
-    names = {run.name for run in plan.runs}
     for run in runs:
         needs = [f"set {name}" for name in run.sets if plan.labels_itself(run)]
         for set_name in run.sets if needs else ():
             _set_tasks(plan, place, set_name, tasks)
-        if run.hint_teacher in names:
-            needs.append(f"train {plan.run(run.hint_teacher).first}")
         for seed in run.seeds:
             name = f"train {instance(run.name, seed)}"
             tasks.setdefault(name, Task(name, tuple(needs), train_one, (plan, place, run, seed)))
@@ -137,9 +134,6 @@ def train_one(plan: Plan, place: Workplace, run: PlannedRun, seed: int) -> None:
     chosen = {**plan.settings, **run.settings}
     labelled = plan.labels_itself(run)
     stage_one = place.set_folder(run.stage_one_set, labelled) if run.stage_one_set else None
-    hint = run.hint_teacher
-    if hint:
-        hint = place.encoders.get(hint) or str(place.run_folder(plan.run(hint).first))
     config = TrainConfig(
         encoder=place.encoders[run.encoder],
         training_set=place.set_folder(run.training_set, labelled),
@@ -147,7 +141,6 @@ def train_one(plan: Plan, place: Workplace, run: PlannedRun, seed: int) -> None:
         stage_one_set=stage_one,
         output=str(folder),
         teachers=",".join(run.teachers) or "none",
-        hint_teacher=hint,
         seed=seed,
         **chosen,
     )

@@ -135,7 +135,7 @@ def _with_teachers(plan: Plan, only: set[str]) -> set[str]:
             name
             for run in plan.runs
             if run.name in only
-            for name in (*run.teachers, run.hint_teacher)
+            for name in run.teachers
             if name in {other.name for other in plan.runs}
         }
         needed |= {

@@ -50,7 +50,6 @@ def mkdm_losses(
     soft_labels: Tensor,
     alpha: float,
     counts: LabelCounts | None = None,
-    weights: Tensor | None = None,
 ) -> Losses:
     """The loss (5): (1 − α)·l_g + α·mean_i l_s,i. Without a teacher it is l_g, whatever α.
 
@@ -63,7 +62,6 @@ def mkdm_losses(
         soft_labels: float[B, n], the teachers' probabilities, and NaN where a pair has none.
         counts: what the means are taken over; by default these pairs. With those of a step that is cut into batches,
             the batches' losses add up to the step's.
-        weights: float[n], how much each teacher counts in the mean over teachers; default: equally.
     """
     counts = counts or LabelCounts.of(golden_labels, soft_labels)
     log_p = F.log_softmax(golden_logits.float(), dim=1)  # of (1)
@@ -75,8 +73,7 @@ def mkdm_losses(
     soft = (errors * has_soft).sum(dim=0) / _divisor(counts.soft)  # (4)
     if soft.numel() == 0:
         return Losses(golden, golden.detach(), soft.detach())
-    weights = torch.ones_like(soft) if weights is None else weights
-    total = (1 - alpha) * golden + alpha * (weights * soft).sum() / _divisor((weights * (counts.soft > 0)).sum())  # (5)
+    total = (1 - alpha) * golden + alpha * soft.sum() / _divisor((counts.soft > 0).sum())  # (5)
     return Losses(total, golden.detach(), soft.detach())
 
 

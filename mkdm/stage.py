@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from mkdm.errors import ConfigError
 from mkdm.feed import StageFeed, padded_batch, query_numbers, teacher_columns
-from mkdm.hints import Hints
 from mkdm.list_loss import list_loss
 from mkdm.losses import LabelCounts, Losses, mkdm_losses
 from mkdm.matching import TokenMatcher, query_tokens
@@ -75,28 +74,12 @@ class TrainingLoss(nn.Module):
     Args:
         config: weights of the losses.
         bf16: whether the encoder runs in bf16; headers and losses are fp32.
-
-    Raises:
-        ConfigError: the teachers' weights are not as many as the teachers.
-        ModelError: the teacher for hints does not load.
     """
 
     def __init__(self, student: MkdmModel, config: TrainConfig, bf16: bool) -> None:
         super().__init__()
         self.student, self.config, self.bf16 = student, config, bf16
         self.matcher = TokenMatcher(student) if config.match_weight else None
-        self.hints = Hints(student, config.hint_teacher) if config.hint_teacher else None
-        self.spread: nn.Parameter | None = None
-        self._weights: Tensor | None = None
-        weights, teachers = config.weights(), student.config.num_teachers
-        if weights is not None and len(weights) != teachers:
-            raise ConfigError(
-                f"--teacher-weights has {len(weights)} numbers for {teachers} teachers: give one for each"
-            )
-        if weights is not None:
-            self._weights = torch.tensor(weights, device=student.device)
-        elif config.teacher_weights == "learned":
-            self.spread = nn.Parameter(torch.zeros(teachers, device=student.device))
 
     def forward(self, batch: dict[str, Tensor], counts: LabelCounts, alpha: float, pairs: float) -> Losses:
         """The share of a batch in a step's losses.
@@ -109,22 +92,16 @@ class TrainingLoss(nn.Module):
         names = ("input_ids", "attention_mask", "token_type_ids")
         inputs = {name: batch[name] for name in names if name in batch}
         golden, soft = batch["golden_labels"], batch["soft_labels"]
-        weights = self._weights if self.spread is None else torch.softmax(-self.spread, 0).detach()
         share = len(batch["input_ids"]) / pairs
         with torch.autocast(self.student.device.type, torch.bfloat16, enabled=self.bf16):
             output = self.student(**inputs)
-            hint = self.hints.loss(inputs) if self.hints is not None else None
-        losses = mkdm_losses(output.golden_logits, output.soft_logits, golden, soft, alpha, counts, weights)
+        losses = mkdm_losses(output.golden_logits, output.soft_logits, golden, soft, alpha, counts)
         total = losses.total
-        if self.spread is not None:  # Kendall et al. 2018: exp(-s_i) tends to 1 / l_s,i
-            total = total + (torch.exp(-self.spread) * losses.soft + share * self.spread).mean()
         if self.matcher is not None:
             total = total + self.config.match_weight * share * self.matcher.loss(batch["is_query"], batch["occurs"])
         if self.config.list_weight:
             lists = list_loss(output.golden_logits, output.soft_logits, golden, soft, batch["query"], alpha)
             total = total + self.config.list_weight * share * lists
-        if hint is not None:
-            total = total + self.config.hint_weight * share * hint
         return losses._replace(total=total)
 
 

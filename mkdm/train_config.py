@@ -41,14 +41,8 @@ class TrainConfig:
     """Teachers to learn from: all of the training set, none (golden labels alone), or ids joined by commas."""
     alpha: float = 0.9
     """α of (5), the weight of the soft labels; with 1 the golden labels are left out, in the loss and in the score."""
-    teacher_weights: str = "equal"
-    """How much each teacher counts in (5): equal, learned, or a number for each of --teachers, joined by commas."""
     list_weight: float = 0.0
     """Weight of a loss over the list of a query's passages, beside (5); batches then hold whole queries."""
-    hint_weight: float = 0.0
-    """Weight of a loss that pulls h1 towards the [CLS] state of --hint-teacher."""
-    hint_teacher: str | None = None
-    """Folder of the teacher for --hint-weight."""
     stage_one_set: str | None = None
     """Training set of a first stage on soft labels alone, usually of very many unlabelled pairs (TS-MKDM)."""
     stage_one_epochs: int = 1
@@ -107,27 +101,6 @@ class TrainConfig:
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be above 0")
-        self.weights()
-        if (self.hint_weight > 0) != (self.hint_teacher is not None):
-            raise ConfigError("--hint-weight and --hint-teacher go together: give both or neither")
-        for name in ("patience", "stage_one_epochs", "match_weight", "list_weight", "hint_weight"):
+        for name in ("patience", "stage_one_epochs", "match_weight", "list_weight"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 0")
-
-    def weights(self) -> list[float] | None:
-        """The numbers of --teacher-weights, if it has such.
-
-        Raises:
-            ConfigError: they are no numbers, or not all above 0.
-        """
-        if self.teacher_weights in ("equal", "learned"):
-            return None
-        try:
-            found = [float(weight) for weight in self.teacher_weights.split(",")]
-        except ValueError:
-            found = [0.0]
-        if not all(weight > 0 for weight in found):
-            raise ConfigError(
-                f"--teacher-weights is {self.teacher_weights!r}; it takes equal, learned, or numbers with commas"
-            )
-        return found
