@@ -1,15 +1,21 @@
-# Two commands: `make demo` and `make test`. Each makes the environment first, if it is not there.
+# Two commands: `make demo` and `make test`, and `make test-next` for the newer engine. Each makes the environment first, if it is not there.
 VENV := .venv
 BIN := $(VENV)/bin
+NEXT := .venv-next
+NEXT_TESTS := tests/cluster/test_delta.py tests/cluster/test_java.py tests/udfs/test_scoring.py tests/test_one_pair.py \
+	$(addprefix tests/jobs/test_,score.py publish.py resume.py build_pairs.py)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
-.PHONY: demo test lint python java clean
+.PHONY: demo test test-next lint python java clean
 
 demo: java $(VENV)/installed
 	@$(BIN)/mkdm demo
 
 test: java $(VENV)/installed lint
 	@$(BIN)/pytest
+
+test-next: java $(NEXT)/installed
+	@$(NEXT)/bin/pytest $(NEXT_TESTS)
 
 lint: $(VENV)/installed
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
@@ -20,6 +26,12 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt | python
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+$(NEXT)/installed: setup.cfg pyproject.toml constraints-next.txt | python
+	@echo "Installing the newest Spark and Delta Lake that work together into $(NEXT)"
+	@$(PYTHON) -m venv $(NEXT)
+	@$(NEXT)/bin/pip install --quiet --disable-pip-version-check --constraint constraints-next.txt --editable '.[cpu,test]'
+	@touch $@
+
 python:
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
 	|| { echo "error: Python 3.11 with venv is needed: install it (Debian: apt-get install python3.11-venv) or pass PYTHON=…"; exit 1; }
@@ -28,4 +40,4 @@ java: python
 	@$(PYTHON) -m cluster.java
 
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) $(NEXT) build

@@ -1,9 +1,9 @@
 """Delta Lake's settings and JARs: resolved by Spark from a Maven repository, or taken from a folder."""
 
 import os
-from importlib.metadata import version
 from pathlib import Path
 
+from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession
 
 from cluster.errors import ClusterError
@@ -17,8 +17,9 @@ SESSION_CONF = {
 
 
 def delta_package() -> str:
-    """The Maven coordinates of the Delta Lake that belongs to the installed delta-spark."""
-    return f"io.delta:delta-spark_2.13:{version('delta-spark')}"
+    """The Maven coordinates of the Delta Lake for the installed delta-spark and pyspark, as its helper tells them."""
+    package: str = configure_spark_with_delta_pip(SparkSession.Builder())._options["spark.jars.packages"]
+    return package
 
 
 def jar_conf(jars: str | None) -> dict[str, str]:

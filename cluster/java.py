@@ -23,7 +23,7 @@ def check_java() -> int:
         Its major version.
 
     Raises:
-        ClusterError: there is none, its version is not one that Spark 4.0 runs on, or it lacks a module Spark asks for.
+        ClusterError: there is none, its version is not one that Spark 4 runs on, or it lacks a module Spark asks for.
     """
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else shutil.which("java")
@@ -41,7 +41,7 @@ def check_java() -> int:
     major = int(version.group(1)) if version else None
     if major not in SUPPORTED:
         found = "of unknown version" if major is None else str(major)
-        raise ClusterError(f"Java {found} at {java} is unfit, Spark 4.0 needs 17 or 21: {_INSTALL}")
+        raise ClusterError(f"Java {found} at {java} is unfit, Spark 4 needs 17 or 21: {_INSTALL}")
     if probe.returncode != 0:
         raise ClusterError(f"Java {major} at {java} lacks the module jdk.incubator.vector: {_INSTALL}")
     return major

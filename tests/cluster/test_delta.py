@@ -1,11 +1,12 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from cluster.delta import SESSION_CONF, jar_conf
+from cluster.delta import SESSION_CONF, delta_package, jar_conf
 from cluster.errors import ClusterError
 from cluster.session import task_slots
 from jobs.warehouse import Table
@@ -16,7 +17,14 @@ JARS = ("io.delta_delta-spark_2.13-4.0.1.jar", "delta-storage-4.0.1.jar", "antlr
 
 def test_jars_resolve_through_spark_by_default(monkeypatch):
     monkeypatch.delenv("MKDM_JARS", raising=False)
-    assert jar_conf(None) == {"spark.jars.packages": "io.delta:delta-spark_2.13:4.0.1"}
+    assert jar_conf(None) == {"spark.jars.packages": delta_package()}
+
+
+def test_jars_are_those_of_the_installed_delta_and_spark():
+    """Delta 4.0 is made for one Spark; later ones are for several, and their names tell which."""
+    spark = ".".join(version("pyspark").split(".")[:2])
+    names = {f"io.delta:delta-spark_{part}2.13:{version('delta-spark')}" for part in ("", f"{spark}_")}
+    assert delta_package() in names
 
 
 def test_jars_of_a_folder(tmp_path, monkeypatch):
@@ -49,7 +57,7 @@ def test_jars_that_cannot_be_resolved_give_one_line(tmp_path):
     assert done.returncode == 2
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("error: Delta Lake's JARs (io.delta:delta-spark_2.13:4.0.1) could not be resolved")
+    assert lines[0].startswith(f"error: Delta Lake's JARs ({delta_package()}) could not be resolved")
     assert "--jars DIR or set MKDM_JARS" in lines[0]
 
 

@@ -36,7 +36,7 @@ def test_java_home_without_java(monkeypatch, tmp_path):
 def test_unfit_version(version, major, monkeypatch, tmp_path):
     fake_java(tmp_path, version)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(ClusterError, match=f"Java {major} at .* is unfit, Spark 4.0 needs 17 or 21"):
+    with pytest.raises(ClusterError, match=f"Java {major} at .* is unfit, Spark 4 needs 17 or 21"):
         check_java()
 
 
