@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`, and `make test-next` for the newer engine. Each makes the environment first, if it is not there.
+# Two commands: `make demo` and `make test`; and `make test-next`, for Spark 4.2. Each makes its environment first.
 VENV := .venv
 BIN := $(VENV)/bin
 NEXT := .venv-next
