@@ -1,4 +1,5 @@
-# Two commands: `make demo` and `make test`, and `make test-next` for the newer engine. Each makes the environment first, if it is not there.
+# Two commands: `make demo` and `make test`; `make test-next` runs the scoring tests on a newer engine. Each makes its
+# environment first, if it is not there.
 VENV := .venv
 BIN := $(VENV)/bin
 NEXT := .venv-next
