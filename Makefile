@@ -1,5 +1,4 @@
 # Two commands: `make demo` and `make test`; and `make test-next`, for Spark 4.2. Each makes its environment first.
-# environment first, if it is not there.
 VENV := .venv
 BIN := $(VENV)/bin
 NEXT := .venv-next
