@@ -143,7 +143,7 @@ def _with_teachers(plan: Plan, only: set[str]) -> set[str]:
             for run in plan.runs
             if run.name in only
             for set_name in run.sets
-            for name in (*plan.teachers_on(set_name), *([plan.mined[set_name].by] if set_name in plan.mined else []))
+            for name in plan.teachers_on(set_name)
             if plan.labels_itself(run)
         }
         if needed <= only:
