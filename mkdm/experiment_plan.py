@@ -51,28 +51,12 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
-class MinedSet:
-    """The pairs of a set that a run scores highest above the mean of the soft labels: negatives that it finds hard.
-
-    Attributes:
-        of: name of the set.
-        by: name of the run.
-        keep: share of the rows.
-    """
-
-    of: str
-    by: str
-    keep: float
-
-
-@dataclass(frozen=True)
 class Plan:
     """All runs, in the order in which they are started.
 
     Attributes:
         settings: of `mkdm train`, for all of them.
         ensembles: by name, the runs whose scores are averaged.
-        mined: by name, sets that are drawn from another one.
         latency: names of runs that are timed one pair at a time.
         tables: by ensemble, where it belongs.
     """
@@ -80,7 +64,6 @@ class Plan:
     settings: dict[str, Any]
     runs: tuple[PlannedRun, ...]
     ensembles: dict[str, tuple[str, ...]]
-    mined: dict[str, MinedSet]
     latency: tuple[str, ...]
     tables: dict[str, tuple[str, ...]]
 
@@ -111,7 +94,6 @@ class Plan:
             settings=dict(content.get("settings", {})),
             runs=tuple(runs),
             ensembles=ensembles,
-            mined={name: MinedSet(**given) for name, given in content.get("mined", {}).items()},
             latency=tuple(content.get("latency", [])),
             tables={name: tuple(given.get("tables", [])) for name, given in content.get("ensembles", {}).items()},
         )
@@ -128,14 +110,12 @@ class Plan:
 
     def teachers_on(self, set_name: str) -> list[str]:
         """The teachers whose labels a set needs, in the order of the plan."""
-        trained_on = {set_name} | {name for name, mined in self.mined.items() if mined.of == set_name}
-        wanted = {teacher for run in self.runs if trained_on.intersection(run.sets) for teacher in run.teachers}
+        wanted = {teacher for run in self.runs if set_name in run.sets for teacher in run.teachers}
         return [run.name for run in self.runs if run.name in wanted]
 
     def base_sets(self) -> set[str]:
         """The sets that the command line must name."""
-        used = {name for run in self.runs for name in run.sets} | {mined.of for mined in self.mined.values()}
-        return used - self.mined.keys()
+        return {name for run in self.runs for name in run.sets}
 
     def _check(self, path: str) -> None:
         names = [run.name for run in self.runs]
@@ -147,7 +127,7 @@ class Plan:
                     raise ConfigError(f"{path}: {key!r} of {name or 'settings'} is no setting of mkdm train for a plan")
         mentioned = {teacher for run in self.runs if self.labels_itself(run) for teacher in run.teachers}
         mentioned |= {name for members in self.ensembles.values() for name in members}
-        mentioned |= {mined.by for mined in self.mined.values()} | set(self.latency)
+        mentioned |= set(self.latency)
         missing = sorted(mentioned - set(names))
         if missing:
             raise ConfigError(f"{path}: there is no run {missing[0]!r}; the runs are {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""Training sets whose soft labels come from models of an experiment: labelled, and mined, where there is no Spark."""
+"""Training sets whose soft labels come from models of an experiment, labelled where there is no Spark."""
 
 import hashlib
 import io
@@ -19,19 +19,14 @@ from mkdm.training_set import MANIFEST, TrainingFile, TrainingSet
 Floats = NDArray[np.float32]
 
 
-def labelled_set(
-    base: TrainingSet, labels: dict[str, tuple[str, Floats]], folder: Path, rows: NDArray[np.bool_] | None = None
-) -> None:
+def labelled_set(base: TrainingSet, labels: dict[str, tuple[str, Floats]], folder: Path) -> None:
     """Write a set with the soft labels of other teachers, in the place of those that it has.
 
     Args:
         labels: by teacher, its version and float32[rows of the set], in the order of its files, in [0, 1].
         folder: where to; its manifest comes last. The same set again is left as it is.
-        rows: bool[rows of the set], which of them are taken; default: all.
     """
-    taken = np.ones(sum(file.rows for file in base.files), dtype=bool) if rows is None else rows
     made_of = [base.fingerprint, *(f"{teacher}@{version}" for teacher, (version, _) in labels.items())]
-    made_of.append(hashlib.sha256(taken.tobytes()).hexdigest())
     fingerprint = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:32]
     with suppress(InputError):
         if TrainingSet.read(str(folder)).fingerprint == fingerprint:
@@ -44,36 +39,19 @@ def labelled_set(
         table, here = table.select(kept), slice(start, start + file.rows)
         for number, (_, values) in enumerate(labels.values()):
             table = table.append_column(soft_label_column(number), pa.array(values[here]))
-        table, start = table.filter(pa.array(taken[here])), start + file.rows
-        if len(table):
-            files.append(_write(table, folder, file))
-    counted = {split: {"rows": sum(file.rows for file in files if file.split == split)} for split in base.splits}
+        start += file.rows
+        files.append(_write(table, folder, file))
     made = replace(
         base,
         folder=str(folder),
         fingerprint=fingerprint,
         teacher_ids=list(labels),
         teacher_versions=[version for version, _ in labels.values()],
-        counts=base.counts | {"splits": counted},
         files=files,
     )
     part = folder / f".{MANIFEST}.part"
     part.write_text(made.manifest())
     part.replace(folder / MANIFEST)
-
-
-def hard_rows(scores: Floats, soft_labels: Floats, keep: float) -> NDArray[np.bool_]:
-    """The share of rows that a student scores highest above the mean of its teachers.
-
-    Args:
-        scores: float32[n]
-        soft_labels: float32[n, teachers]
-        keep: the share.
-    """
-    above = scores - soft_labels.mean(axis=1)
-    taken = np.zeros(len(above), dtype=bool)
-    taken[np.argsort(-above, kind="stable")[: round(keep * len(above))]] = True
-    return taken
 
 
 def _write(table: pa.Table, folder: Path, file: TrainingFile) -> TrainingFile:

@@ -17,7 +17,7 @@ from mkdm.batching import token_budget_batches
 from mkdm.checkpoint import load_checkpoint
 from mkdm.errors import ConfigError
 from mkdm.experiment_plan import Plan, PlannedRun, instance
-from mkdm.experiment_sets import hard_rows, labelled_set
+from mkdm.experiment_sets import labelled_set
 from mkdm.feed import padded_batch
 from mkdm.model_folder import model_version
 from mkdm.train import train
@@ -116,14 +116,12 @@ def tasks_of(plan: Plan, place: Workplace, only: set[str] | None) -> list[Task]:
 
 
 def _set_tasks(plan: Plan, place: Workplace, set_name: str, tasks: dict[str, Task]) -> None:
-    mined = plan.mined.get(set_name)
-    base = mined.of if mined else set_name
-    models = plan.teachers_on(base) + ([mined.by] if mined else [])
+    models = plan.teachers_on(set_name)
     for model in models:
-        name = f"label {base} by {model}"
+        name = f"label {set_name} by {model}"
         trained = f"train {plan.run(model).first}"
-        tasks.setdefault(name, Task(name, (trained,), label_one, (plan, place, base, model)))
-    needs = tuple(f"label {base} by {model}" for model in models)
+        tasks.setdefault(name, Task(name, (trained,), label_one, (plan, place, set_name, model)))
+    needs = tuple(f"label {set_name} by {model}" for model in models)
     tasks.setdefault(f"set {set_name}", Task(f"set {set_name}", needs, build_set, (plan, place, set_name)))
 
 
@@ -202,16 +200,10 @@ def label_one(plan: Plan, place: Workplace, set_name: str, model: str) -> None:
 
 
 def build_set(plan: Plan, place: Workplace, set_name: str) -> None:
-    """Write a set with the labels of its teachers; of a mined one, the rows that are hard."""
-    mined = plan.mined.get(set_name)
-    base = mined.of if mined else set_name
-    runs = {teacher: plan.run(teacher) for teacher in plan.teachers_on(base)}
+    """Write a set with the labels of its teachers."""
+    runs = {teacher: plan.run(teacher) for teacher in plan.teachers_on(set_name)}
     labels = {
-        teacher: (model_version(place.run_folder(run.first)), np.load(place.label_file(base, run)))
+        teacher: (model_version(place.run_folder(run.first)), np.load(place.label_file(set_name, run)))
         for teacher, run in runs.items()
     }
-    rows = None
-    if mined:
-        soft_labels = np.stack([values for _, values in labels.values()], axis=1)
-        rows = hard_rows(np.load(place.label_file(base, plan.run(mined.by))), soft_labels, mined.keep)
-    labelled_set(TrainingSet.read(place.sets[base]), labels, Path(place.set_folder(set_name, True)), rows)
+    labelled_set(TrainingSet.read(place.sets[set_name]), labels, Path(place.set_folder(set_name, True)))

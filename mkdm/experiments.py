@@ -135,15 +135,8 @@ def _with_teachers(plan: Plan, only: set[str]) -> set[str]:
             name
             for run in plan.runs
             if run.name in only
-            for name in run.teachers
-            if name in {other.name for other in plan.runs}
-        }
-        needed |= {
-            name
-            for run in plan.runs
-            if run.name in only
             for set_name in run.sets
-            for name in (*plan.teachers_on(set_name), *([plan.mined[set_name].by] if set_name in plan.mined else []))
+            for name in plan.teachers_on(set_name)
             if plan.labels_itself(run)
         }
         if needed <= only:

@@ -20,11 +20,10 @@ PLAN: dict[str, Any] = {
         "golden": RUN | {"seeds": [0, 1], "tables": ["table4"]},
         "1-o-1-bge-a": RUN | {"teachers": ["bge-a"], "seeds": [0, 1], "tables": ["table4", "past"]},
         "mkdm": RUN
-        | {"stage_one_set": "hard", "teachers": ["bge-a"], "seeds": [0, 1], "tables": TABLES}
+        | {"stage_one_set": "labelled", "teachers": ["bge-a"], "seeds": [0, 1], "tables": TABLES}
         | {"settings": {"list_weight": 0.3, "num_layers": 2}},
     },
     "ensembles": {"ensemble": {"of": ["1-o-1-bge-a", "golden"], "tables": ["table4"]}},
-    "mined": {"hard": {"of": "labelled", "by": "golden", "keep": 0.4}},
     "latency": ["mkdm", "bge-a"],
 }
 

@@ -29,7 +29,7 @@ def filled(tmp_path_factory, tokenizers, sample_pairs, spark) -> str:
         parallel=2,
         **write_inputs(folder, tokenizers["bert"]),
     )
-    with pytest.raises(RunFailedError, match=r"1 of 12 tasks failed.*train too-deep-0: .*cannot take 40"):
+    with pytest.raises(RunFailedError, match=r"1 of 10 tasks failed.*train too-deep-0: .*cannot take 40"):
         run(spark, config)
     return config.warehouse
 

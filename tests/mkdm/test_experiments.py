@@ -12,7 +12,6 @@ from mkdm.checkpoint import load_checkpoint
 from mkdm.errors import ConfigError, InputError
 from mkdm.experiment_plan import Plan
 from mkdm.experiment_results import GoldenSplit, results
-from mkdm.experiment_sets import hard_rows
 from mkdm.experiment_tasks import Workplace, score_set, tasks_of
 from mkdm.experiments import ExperimentsConfig
 from mkdm.metrics import accuracy, auc
@@ -52,22 +51,16 @@ def test_figures_are_those_of_the_students(config):
     assert sum(row["pairs"] for row in found if row["run"] == "bge-a" and row["source"] != "all") == labelled.sum()
 
 
-def test_teachers_label_the_sets_and_hard_pairs_are_mined(config):
+def test_teachers_label_the_sets(config):
     place = config.place()
     base = TrainingSet.read(place.sets["labelled"])
-    made, hard = (TrainingSet.read(place.set_folder(name, True)) for name in ("labelled", "hard"))
+    made = TrainingSet.read(place.set_folder("labelled", True))
     labels = np.load(place.label_file("labelled", Plan.read(config.plan).run("bge-a")))
     np.testing.assert_allclose(labels, score_set(place.run_folder("bge-a-0"), base), atol=1e-5)
     assert (made.teacher_ids, made.teacher_versions) == (["bge-a"], [load_checkpoint(place.run_folder("bge-a-0"))[2]])
-    assert (made.rows("train"), hard.rows("train")) == (160, 64)
-    assert len({base.fingerprint, made.fingerprint, hard.fingerprint}) == 3
+    assert made.rows("train") == 160
+    assert base.fingerprint != made.fingerprint
     made.check_files("train")
-    hard.check_files("train")
-
-
-def test_the_hardest_pairs_are_those_far_above_the_teachers():
-    scores, teachers = np.float32([0.9, 0.2, 0.8, 0.5]), np.float32([[0.9, 0.7], [0.0, 0.0], [0.1, 0.1], [0.6, 0.8]])
-    assert hard_rows(scores, teachers, 0.5).tolist() == [False, True, True, False]
 
 
 def test_what_is_done_is_not_done_again(config):
@@ -116,7 +109,7 @@ def test_a_run_that_was_cut_off_has_its_steps_and_no_figures(config, tmp_path):
 def test_teachers_of_the_sets_as_they_are_given(config, tmp_path):
     """The sets have labels of bge and e5; nothing is labelled anew."""
     runs = {"both": RUN | {"teachers": ["bge", "e5"]}}
-    plan = write_plan(tmp_path / "plan.yaml", runs=runs, ensembles={}, mined={}, latency=[])
+    plan = write_plan(tmp_path / "plan.yaml", runs=runs, ensembles={}, latency=[])
     given = ExperimentsConfig(plan, config.sets, config.encoders, str(tmp_path / "output"))
     do_all(given)
     assert load_checkpoint(given.place().run_folder("both-0"))[0].model.config.teacher_ids == ["bge", "e5"]
@@ -135,7 +128,7 @@ def test_teachers_of_the_sets_as_they_are_given(config, tmp_path):
     ],
 )
 def test_a_plan_at_fault_starts_nothing(config, tmp_path, changes, message):
-    changes = {"ensembles": {}, "mined": {}, "latency": []} | changes
+    changes = {"ensembles": {}, "latency": []} | changes
     plan = write_plan(tmp_path / "plan.yaml", **changes)
     with pytest.raises(ConfigError, match=message):
         do_all(ExperimentsConfig(plan, config.sets, config.encoders, str(tmp_path / "output")))
