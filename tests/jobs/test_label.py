@@ -65,10 +65,10 @@ def test_run_that_was_cut_off_goes_on_before_a_new_teacher_is_added(spark, wareh
     config = LabelConfig(zoo=zoo, warehouse=warehouse.root, teachers="one", chunks=2, side_by_side="never")
     complete_chunk = Ledger.complete_chunk
 
-    def fail_at_the_second(self, run_, chunk, totals):
+    def fail_at_the_second(self, run_, chunk, *told):
         if self.rows(run_id=run_.run_id, state=COMPLETE):
             raise RunFailedError("cut off")
-        complete_chunk(self, run_, chunk, totals)
+        complete_chunk(self, run_, chunk, *told)
 
     monkeypatch.setattr(Ledger, "complete_chunk", fail_at_the_second)
     with pytest.raises(RunFailedError, match="cut off"):
