@@ -76,6 +76,7 @@ def test_driver_pod_of_a_submission(tmp_path):
     assert re.search(r"^spark\.executor\.cores=8$", conf["spark.properties"], re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_executor_pods_of_a_driver_with_gpus(spark, tmp_path):
     """A driver outside of the cluster, which asks for executors until the stand-in has a pod."""
     with ApiServer() as server:

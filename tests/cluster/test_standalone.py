@@ -1,9 +1,11 @@
 """The standalone target on a real master and worker on loopback, with a stand-in for nvidia-smi."""
 
+import pytest
 from loopback import LoopbackCluster
 from submitting import CLUSTER, assert_taken, fake_nvidia_smi, said
 
 
+@pytest.mark.slow
 def test_a_task_gets_all_cores_and_one_gpu_of_the_worker(spark, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", fake_nvidia_smi(tmp_path / "bin", "GPU-aaaa-0", "GPU-bbbb-1"))
     monkeypatch.setenv("MKDM_WORKER_GPUS", "2")

@@ -51,6 +51,7 @@ def undisturbed() -> dict[str, Outcome]:
     return {}
 
 
+@pytest.mark.slow
 def test_two_executors_load_the_model_twice(warehouse, start, undisturbed, sample_pairs, texts):
     told = start({}).wait()
     assert f"chunks            {CHUNKS}\nscored            300\nrejected          0\n" in told
@@ -64,6 +65,7 @@ def test_two_executors_load_the_model_twice(warehouse, start, undisturbed, sampl
     assert {row[:2]: row[2] for row in rows.scores} == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_killed_and_hanging_parts_change_no_row(cluster, warehouse, start, undisturbed):
     if not undisturbed:
         pytest.skip("compares with the run of the test before")

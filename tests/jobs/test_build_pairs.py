@@ -114,6 +114,7 @@ def failing_at(steps, failing: int | None, ran: list[str]):
         yield name, work
 
 
+@pytest.mark.slow
 def test_only_what_changed_is_made_cut_and_scored(spark, warehouse, student_folder, cutter, monkeypatch, capsys):
     """A document comes, one leaves, one changes; a query leaves, one changes, two become the same; steps fail."""
     config = config_of(warehouse, student_folder)
@@ -274,6 +275,7 @@ def test_rows_of_somebody_else_are_not_touched(spark, tmp_path, tables, student_
     assert warehouse.table("pairs").read().count() == 300
 
 
+@pytest.mark.slow
 def test_too_many_rejects_leave_the_pairs_alone_and_a_moved_output_is_made_again(
     spark, warehouse, student_folder, cutter
 ):

@@ -175,6 +175,7 @@ def test_full_disk_is_one_line_and_loses_nothing(
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_exception_that_comes_now_and_then(spark, warehouse, config, undisturbed, monkeypatch):
     """Each task's first try dies in mid-partition, with an exception that no row is to blame for."""
 
@@ -197,6 +198,7 @@ def test_exception_that_comes_now_and_then(spark, warehouse, config, undisturbed
     assert outcome(warehouse) == undisturbed
 
 
+@pytest.mark.slow
 def test_two_drivers_at_once_on_the_same_run(spark, warehouse, config, undisturbed):
     reports = []
     errors = []

@@ -89,6 +89,7 @@ def test_quick_start(tour):
     assert (tour.folder / "evaluation" / "evaluation.html").exists()
 
 
+@pytest.mark.slow
 def test_label_and_train(tour):
     files = tour.folder / "files"
     outputs = tour.run(
@@ -108,6 +109,7 @@ def test_label_and_train(tour):
     assert outputs.plots == 3
 
 
+@pytest.mark.slow
 def test_score_and_rank_then_read_the_scores(tour):
     warehouse = tour.folder / "score_and_rank"
     outputs = tour.run("score_and_rank", warehouse=warehouse, queries=8, chunks=2)
