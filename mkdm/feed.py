@@ -168,7 +168,14 @@ def micro_batches(rows: TrainingRows, token_budget: int, template: Template | No
     sizes = np.bincount(query)
     longest = np.zeros(len(sizes), dtype=np.int32)
     np.maximum.at(longest, query, rows.lengths)
-    parts = token_budget_batches(longest * sizes.astype(np.int32), token_budget)
+    parts: list[list[int]] = []
+    held = 0
+    for number in np.argsort(-longest, kind="stable").tolist():
+        if not parts or (held + sizes[number]) * longest[parts[-1][0]] > token_budget:
+            parts.append([])
+            held = 0
+        parts[-1].append(number)
+        held += sizes[number]
     return [rows.take(np.flatnonzero(np.isin(query, part))) for part in parts]
 
 
