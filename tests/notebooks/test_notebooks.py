@@ -101,8 +101,8 @@ def test_label_and_train(tour):
     )
     assert tour.rows("label_and_train/soft_labels") == 2 * tour.pairs
     assert tour.rows("label_and_train/test_pairs") < tour.pairs
-    assert (files / "student-1-1-32" / "model.safetensors").exists()
-    log = [json.loads(line) for line in (files / "student-1-1-32" / "training_log.jsonl").read_text().splitlines()]
+    assert (files / "student-3-1-32" / "model.safetensors").exists()
+    log = [json.loads(line) for line in (files / "student-3-1-32" / "training_log.jsonl").read_text().splitlines()]
     assert set(log[-1]["losses"]) == {"golden", "soft[sample-160]", "soft[sample-48]"}
     assert "auc" in log[-1]
     assert "p_value" in outputs.tables[-1]
