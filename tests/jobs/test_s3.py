@@ -23,7 +23,7 @@ model, pairs, warehouse = sys.argv[1:]
 spark.read.parquet(pairs).write.format("delta").save(warehouse + "/pairs")
 print(run(spark, ScoreConfig(model=model, warehouse=warehouse, precision="fp32", backend="torch", chunks=2)))
 for row in spark.read.format("delta").load(warehouse + "/scores").collect():
-    print("SCORE", row.passage_id, row.score)
+    print("SCORE", row.query_id, row.passage_id, row.score)
 for row in spark.read.format("delta").load(warehouse + "/runs").collect():
     print("RUN", row)
 """
@@ -53,8 +53,8 @@ def test_tables_and_model_on_s3(sample_pairs, student_folder, tmp_path, monkeypa
             monkeypatch.setenv(name, variables[name])
         s3fs.S3FileSystem.clear_instance_cache()
         system = s3fs.S3FileSystem()
-        system.mkdir("qa")
-        system.put(student_folder, "qa/student", recursive=True)
+        system.mkdir("qa-tables")
+        system.put(student_folder, "qa-tables/student", recursive=True)
         conf = {
             **SESSION_CONF,
             "spark.hadoop.fs.s3a.endpoint": variables["AWS_ENDPOINT_URL"],
@@ -62,6 +62,7 @@ def test_tables_and_model_on_s3(sample_pairs, student_folder, tmp_path, monkeypa
             "spark.hadoop.fs.s3a.path.style.access": "true",
             "spark.ui.enabled": "false",
             "spark.eventLog.enabled": "true",
+            "spark.eventLog.compress": "false",  # it is searched for the keys
             "spark.eventLog.dir": f"file://{tmp_path}/events",
             "spark.sql.shuffle.partitions": "2",
             "spark.databricks.delta.snapshotPartitions": "1",
@@ -69,15 +70,16 @@ def test_tables_and_model_on_s3(sample_pairs, student_folder, tmp_path, monkeypa
         (tmp_path / "events").mkdir()
         flags = [f"--conf={key}={value}" for key, value in conf.items()]
         command = ["spark-submit", "--master", "local[2]", "--packages", f"{delta_package()},{hadoop_aws()}", *flags]
-        command += [str(tmp_path / "job.py"), "s3a://qa/student", f"file://{tmp_path}/pairs.parquet", "s3a://qa/w"]
+        command += [str(tmp_path / "job.py"), "s3a://qa-tables/student", f"file://{tmp_path}/pairs.parquet"]
+        command += ["s3a://qa-tables/w"]
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     lines = [line.split() for line in done.stdout.splitlines() if line.startswith("SCORE ")]
-    scores = {passage_id: float(score) for _, passage_id, score in lines}
+    scores = {(query_id, passage_id): float(score) for _, query_id, passage_id, score in lines}
     local = Scorer.load(student_folder, precision="fp32").score(
         [pair["query"] for pair in pairs], [pair["passage"] for pair in pairs]
     )
-    assert [scores[pair["passage_id"]] for pair in pairs] == pytest.approx(local.tolist(), abs=1e-5)
+    assert [scores[pair["query_id"], pair["passage_id"]] for pair in pairs] == pytest.approx(local.tolist(), abs=1e-5)
     told = (
         done.stdout
         + done.stderr
