@@ -1,32 +1,36 @@
 """Every command in the README and in CONTRIBUTING: its flags are taken, and it runs, in order, on a small warehouse."""
 
+import json
+import os
 import re
 import shlex
-import shutil
+import subprocess
+import sys
+import zlib
 from importlib import import_module
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable, write_deltalake
 from query_logs import sample_log
 from tiny_models import tiny_student
 
 from jobs.cli import COMMANDS
-from jobs.cli import main as mkdm
-from jobs.ledger import Ledger
 from mkdm.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent
 ELSEWHERE = {
     "benchmark": "tests/jobs/test_benchmark.py",
     "experiments": "tests/jobs/test_experiments.py",
+    "export-model": "tests/jobs/test_export_model.py",
     "pack": "tests/cluster/test_pack.py",
     "score --master": "tests/cluster/test_pack.py",
     "make": ".ci/run",
     "SPARK_CONF_DIR=cluster/TARGET spark-submit": "tests/cluster/test_targets.py",
 }
-"""Commands that need minutes, a cluster or a network, by how they begin, and what runs them."""
+"""Commands that need minutes, a good model, a cluster or a network, by how they begin, and what runs them."""
 
 
 def fenced(text: str) -> list[str]:
@@ -77,32 +81,57 @@ def test_what_is_run_elsewhere_is_run_there():
         assert [line for line in [*README, *GUIDE] if line.removeprefix("mkdm ").startswith(start)], start
 
 
+SCRIPT = """
+import json, sys
+from deltalake import DeltaTable
+from jobs.cli import main
+
+for words in json.load(sys.stdin):
+    if "RUN" in words:  # the first that was complete
+        rows = DeltaTable("W/runs").to_pandas()
+        rows = rows[(rows.job == "score") & (rows.state == "complete") & rows.chunk.isna()]
+        words[words.index("RUN")] = rows.sort_values("finished_at").run_id.iloc[0]
+    print("RUNS", *words, flush=True)
+    main(words)
+"""
+PLACES = {"tests/sample/student": "DIR", "DIR1": "DIR", "OTHER": "DIR", "s3a://bucket/qa": "W", "main.qa": "W"}
+
+
+def run_all(commands: list[str], folder: Path, places: dict[str, str]) -> int:
+    """Run commands in one process whose folder that is; returns how many ran."""
+
+    def put(word: str) -> str:
+        return ",".join(places.get(part, part) for part in word.split(","))
+
+    given = json.dumps([[put(word) for word in shlex.split(command)[1:]] for command in commands])
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], input=given, cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+    ran = [line for line in done.stdout.splitlines() if line.startswith("RUNS ")]
+    assert done.returncode == 0, f"{ran[-1]}\n{done.stderr[-3000:]}"
+    return len(ran)
+
+
 @pytest.mark.slow
-def test_commands_run_in_order(spark, warehouse, student_folder, tokenizers, sample_pairs, tmp_path, monkeypatch):
-    """The README's, then the guide's, each on what the ones before it left."""
-    monkeypatch.chdir(tmp_path)
+def test_commands_run_in_order(spark, warehouse, tokenizers, sample_pairs, tmp_path):
+    """The README's, then the guide's, each on what the ones before it left, in the folder W."""
+    warehouse.table("pairs").drop()  # nobody built it, and the first command builds one
+    sample_log(100, 40).write(spark, warehouse)
+    Path(warehouse.root).rename(tmp_path / "W")
     (tmp_path / "build").mkdir()
-    sample_log().write(spark, warehouse)
-    golden = [(pair["query_id"], pair["passage_id"], i % 2, "sample") for i, pair in enumerate(sample_pairs)]
-    columns = "query_id string, passage_id string, golden_label int, label_source string"
-    warehouse.table("golden_labels").merge_to(spark.createDataFrame(golden, columns), ("query_id", "passage_id"))
-    pq.write_table(pa.Table.from_pylist(sample_pairs), "pairs.parquet")
-    spark.createDataFrame(sample_pairs).toPandas().to_csv("mine.csv", index=False)
-    for name in ("DIR2", "DIR3", "NEW"):
-        save_checkpoint(tiny_student("bert", tokenizers["bert"], ("bge",)), tokenizers["bert"], tmp_path / name)
-    shutil.copytree(student_folder, "DIR")
+    pq.write_table(pa.Table.from_pylist(sample_pairs), tmp_path / "pairs.parquet")
+    spark.createDataFrame(sample_pairs).toPandas().to_csv(tmp_path / "mine.csv", index=False)
+    for seed, name in enumerate(("DIR", "DIR2", "DIR3", "NEW")):
+        model = tiny_student("bert", tokenizers["bert"], ("bge", "e5"), seed=seed, tokens=512)
+        save_checkpoint(model, tokenizers["bert"], tmp_path / name)
     (tmp_path / "zoo.yaml").write_text("teachers:\n  - {id: a, model: DIR2}\n  - {id: b, model: DIR3}\n")
-    places = {"tests/sample/student": "DIR", "DIR1": "DIR", "OTHER": "DIR", "12": "0"}
-    places |= dict.fromkeys(["W", "s3a://bucket/qa", "main.qa"], warehouse.root)
-    places["W/training_set"] = f"{warehouse.root}/training_set"
-    ran = []
-    for command in [*README, *GUIDE]:
-        if elsewhere(command) or command.startswith("mkdm cost"):
-            continue
-        runs = Ledger(warehouse.table("runs")).states(job="score") if warehouse.table("runs").exists() else []
-        scored = [state for state in runs if state.state == "complete"]
-        here = places | ({"RUN": scored[0].run.run_id} if scored else {})
-        words = [",".join(here.get(part, part) for part in word.split(",")) for word in shlex.split(command)]
-        mkdm(words[1:])
-        ran.append(command)
-    assert len(ran) > 20
+    commands = [one for one in [*README, *GUIDE] if not elsewhere(one) and not one.startswith("mkdm cost")]
+    assert len(commands) > 20
+    assert run_all(commands[:1], tmp_path, PLACES) == 1
+    pairs = DeltaTable(str(tmp_path / "W" / "pairs"))
+    golden = pairs.to_pandas(columns=["query_id", "passage_id"])
+    golden["golden_label"] = [zlib.crc32(key.encode()) % 2 for key in golden.passage_id]
+    write_deltalake(str(tmp_path / "W" / "golden_labels"), golden.assign(label_source="sample"))
+    places = PLACES | {"12": str(pairs.version())}
+    assert run_all(commands[1:], tmp_path, places) == len(commands) - 1

@@ -92,12 +92,14 @@ def tiny_config(family: str, tokenizer: PreTrainedTokenizerFast):
     return kind(**shape, max_position_embeddings=130, type_vocab_size=1)
 
 
-def tiny_student(family: str, tokenizer, teacher_ids: tuple[str, ...] = (), alpha: float = 0.9) -> MkdmModel:
-    """A random 4-layer student whose scores differ from pair to pair."""
-    torch.manual_seed(0)
-    config = MkdmConfig(
-        encoder_config=tiny_config(family, tokenizer), teacher_ids=teacher_ids, alpha=alpha, max_length=128
-    )
+def tiny_student(
+    family: str, tokenizer, teacher_ids: tuple[str, ...] = (), alpha: float = 0.9, seed: int = 0, tokens: int = 128
+) -> MkdmModel:
+    """A random 4-layer student whose scores differ from pair to pair; a BERT may have more tokens."""
+    torch.manual_seed(seed)
+    encoder = tiny_config(family, tokenizer)
+    encoder.max_position_embeddings = max(encoder.max_position_embeddings, tokens)
+    config = MkdmConfig(encoder_config=encoder, teacher_ids=teacher_ids, alpha=alpha, max_length=tokens)
     return spread_scores(MkdmModel(config).eval())
 
 

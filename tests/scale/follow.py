@@ -56,7 +56,7 @@ def main() -> None:
             else:
                 table.merge_to(rows, ("query_id", "rank"))
             published = time.monotonic() - began
-            version = warehouse.spark.sql(f"DESCRIBE HISTORY delta.`{table.location}` LIMIT 1").first()["version"]
+            version = table.latest_version()
             with closing(View(path)) as view:
                 while (at := view.stands_at()) is None or at[1] < version:
                     time.sleep(0.1)
