@@ -196,10 +196,9 @@ class Table:
     def changes(self, first: int, last: int) -> DataFrame:
         """The rows that the versions from `first` to `last` changed, with Delta's _change_type and _commit_version."""
         function = "table_changes" if self.in_catalog else "table_changes_by_path"
-        return self.spark.sql(  # through the DataFrameReader, Spark warns of its own options thrice
-            f"SELECT * FROM {function}(:location, :first, :last)",
-            {"location": self.sql_name if self.in_catalog else self.qualified(), "first": first, "last": last},
-        )
+        # Through the DataFrameReader, Spark warns of its own options thrice; parameters reach no table function in 4.2.
+        location = literal(self.sql_name if self.in_catalog else self.qualified())
+        return self.spark.sql(f"SELECT * FROM {function}({location}, {first:d}, {last:d})")
 
     def verify(self, transaction: str, expected: int) -> None:
         """Count the rows that a commit added, as a reader finds them in the table.
