@@ -23,13 +23,13 @@ lint: $(VENV)/installed
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt | python
 	@echo "Installing the pinned dependencies into $(VENV) (about 3 minutes and 6 GB, once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 $(NEXT)/installed: setup.cfg pyproject.toml constraints-next.txt | python
 	@echo "Installing the newest Spark and Delta Lake that work together into $(NEXT)"
 	@$(PYTHON) -m venv $(NEXT)
-	@$(NEXT)/bin/pip install --quiet --disable-pip-version-check --constraint constraints-next.txt --editable '.[cpu,test]'
+	@$(NEXT)/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints-next.txt --editable '.[cpu,test]'
 	@touch $@
 
 python:
