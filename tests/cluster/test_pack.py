@@ -120,6 +120,7 @@ def test_pack_scores_on_bare_executors_as_here(runtime, sample_pairs, tmp_path, 
 def driver(cluster: LoopbackCluster) -> dict[str, str]:
     """The environment of a driver that has the engine, without what the tests have set for executors."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK")}
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"  # as in an environment that was activated
     return env | {"PYTHONPATH": str(CHECKOUT), "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_CONF_DIR": str(cluster.folder)}
 
 
