@@ -48,6 +48,7 @@ def test_python_of_the_archive_runs_elsewhere(packed, tmp_path):
     assert "no python3.11 on this executor" in without.stderr or "not found" in without.stderr
 
 
+@pytest.mark.slow
 def test_executors_with_nothing_of_ours_import_the_engine(packed, tmp_path):
     """Master and worker on loopback in a bare environment; the driver sends them the archive."""
     (tmp_path / "where.py").write_text(

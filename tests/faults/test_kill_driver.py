@@ -50,6 +50,7 @@ def finish(spark, warehouse: Warehouse, settings: dict, undisturbed: Outcome) ->
     assert outcome(warehouse) == undisturbed
 
 
+@pytest.mark.slow
 def test_driver_killed_alone_and_with_its_jvm(spark, warehouse, settings, undisturbed, start_driver):
     """Its second JVM starts while the first may still be about, since Python alone was killed."""
     rng = random.Random(3)

@@ -54,6 +54,7 @@ def test_other_plans_stay_in_the_tables(filled, spark):
     assert counts["paper_tables"] > 3
 
 
+@pytest.mark.slow
 def test_the_notebook_reads_the_tables(filled, monkeypatch):
     monkeypatch.setenv("MKDM_WAREHOUSE", filled)
     notebook = nbformat.read(NOTEBOOK, 4)

@@ -100,6 +100,7 @@ def test_cut_off_run_goes_on_under_the_same_fingerprint_alone(
     assert " 2 of 2 " in list_runs(spark, RunsConfig(warehouse=warehouse.root))
 
 
+@pytest.mark.slow
 def test_model_folder_replaced_in_mid_run(
     spark, warehouse, config, undisturbed, after_first_chunk, tmp_path, tokenizers, monkeypatch
 ):
@@ -124,6 +125,7 @@ def test_model_folder_replaced_in_mid_run(
     assert outcome(warehouse) == undisturbed
 
 
+@pytest.mark.slow
 def test_input_overwritten_optimised_and_vacuumed_in_mid_run(
     spark, warehouse, config, undisturbed, after_first_chunk, sample_pairs
 ):

@@ -111,6 +111,7 @@ def events(place: Path) -> list[dict]:
     return [json.loads(line) for path in files for line in path.read_text().splitlines() if line.startswith("{")]
 
 
+@pytest.mark.slow
 def test_event_log_holds_the_figures_by_name(watched, spark):
     log = events(watched[0])
     values: dict[str, list[int]] = {}
@@ -128,12 +129,14 @@ def test_event_log_holds_the_figures_by_name(watched, spark):
     assert any(one and one.startswith("mkdm score score-") and one.endswith(": chunk 1") for one in described)
 
 
+@pytest.mark.slow
 def test_metrics_sink_gets_the_gauges(watched):
     (file,) = (watched[0] / "sink").rglob("*AccumulatorSource.mkdm.rows_read.csv")
     with open(file) as lines:
         assert float(list(csv.DictReader(lines))[-1]["value"]) == 300
 
 
+@pytest.mark.slow
 def test_keys_of_the_configuration_are_nowhere(watched):
     place, printed = watched
     assert "scored" in printed
