@@ -14,6 +14,7 @@ from jobs.experiments import ExperimentsConfig, run
 from jobs.warehouse import Warehouse
 from mkdm.errors import RunFailedError
 
+pytestmark = pytest.mark.slow  # tests/mkdm/test_experiments.py does all but the tables
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "paper_tables.ipynb"
 
 
@@ -54,7 +55,6 @@ def test_other_plans_stay_in_the_tables(filled, spark):
     assert counts["paper_tables"] > 3
 
 
-@pytest.mark.slow
 def test_the_notebook_reads_the_tables(filled, monkeypatch):
     monkeypatch.setenv("MKDM_WAREHOUSE", filled)
     notebook = nbformat.read(NOTEBOOK, 4)
