@@ -106,7 +106,7 @@ def measure(staged: DataFrame) -> tuple[dict[str, int], Details]:
     """
     computed = F.col(PADDED_TOKENS) > 0
     length = F.when(computed, (F.ceil(F.col(TOKENS) / TOKENS_STEP) * TOKENS_STEP).cast("int"))
-    seconds = F.col(SECONDS).cast("double") if SECONDS in staged.columns else F.lit(0.0)  # staged by engine 0.1
+    seconds = F.col(SECONDS).cast("double") if SECONDS in staged.columns else F.lit(0.0)  # staged before 0.7
     groups = (
         staged.groupBy(length.alias("length"), LOAD_ID)
         .agg(

@@ -114,7 +114,7 @@ def _input(state: RunState) -> str:
 
 
 def _details(ledger: Ledger, run_id: str) -> DataFrame | None:
-    """The rows of a run's chunks; None in a ledger of engine 0.1, which kept no details."""
+    """The rows of a run's chunks; None in a ledger from before 0.7, which kept no details."""
     rows = ledger.table.read()
     if "loads" not in rows.columns:
         return None

@@ -59,8 +59,8 @@ class RunFigures:
         about: names and values, any text.
         chunks: in the order in which they were done.
         rejects: by error_code, pairs.
-        token_histogram: pairs by their tokens, rounded up to a multiple of 16; empty for a run of engine 0.1.
-        executors: the busiest first; empty for a run of engine 0.1.
+        token_histogram: pairs by their tokens, rounded up to a multiple of 16; empty for a run from before 0.7.
+        executors: the busiest first; empty for a run from before 0.7.
         scores: how many lie in each of SCORE_BINS bins.
         before: the same for the previous complete run of the same pairs; empty where there is none.
         before_name: that run, or why there is none.
@@ -144,7 +144,7 @@ def _reject_table(rejects: dict[str, int]) -> list[str]:
 
 def _executor_table(executors: Sequence[ExecutorWork]) -> list[str]:
     if not executors:
-        return ["<h2>Executors</h2>\n<p>The ledger has no figures by executor: engine 0.1 made this run.</p>"]
+        return ["<h2>Executors</h2>\n<p>The ledger has no figures by executor: an engine before 0.7 made this run.</p>"]
     rows = [
         (
             one.name,

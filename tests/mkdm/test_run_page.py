@@ -77,7 +77,7 @@ def test_page_of_a_run_that_has_done_nothing_yet():
     nothing = RunFigures([("run", "r")], [], {}, {}, [], [0] * SCORE_BINS, [], "No earlier run.")
     page = run_page(nothing, "r")
     assert page.count("<svg") == 3
-    for text in ("No earlier run.", "No pair was rejected.", "engine 0.1"):
+    for text in ("No earlier run.", "No pair was rejected.", "before 0.7"):
         assert text in page
     assert "nan" not in "".join(re.findall(r"<text.*?</text>|<td>.*?</td>", page, flags=re.DOTALL))
 
