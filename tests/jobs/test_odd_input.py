@@ -27,7 +27,7 @@ def test_one_query_with_very_many_passages_is_spread_over_tasks(spark, config):
     assert sum(sizes) == 4000
     assert max(sizes) <= 4000 * 4 / 8, "no task has much more than its share"
     assert scored.where("padded_tokens > 0").count() <= 7 * 8, "equal texts are scored once per window"
-    assert scored.select(F.round("score", 5)).distinct().count() == 7
+    assert scored.select("content_hash", F.round("score", 5)).distinct().count() == 7  # two texts may score alike
     assert heavy.select(chunk_of(16)).distinct().count() == 1
     scored.unpersist()
 
