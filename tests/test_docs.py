@@ -112,7 +112,7 @@ def run_all(commands: list[str], folder: Path, places: dict[str, str]) -> int:
         [sys.executable, "-c", SCRIPT], input=given, cwd=folder, env=env, capture_output=True, text=True, check=False
     )
     ran = [line for line in done.stdout.splitlines() if line.startswith("RUNS ")]
-    assert done.returncode == 0, f"{ran[-1]}\n{done.stderr[-3000:]}"
+    assert done.returncode == 0, f"{ran[-1:]}\n{done.stderr[-3000:]}"
     return len(ran)
 
 
