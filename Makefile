@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NEXT := .venv-next
 NEXT_TESTS := tests/cluster/test_delta.py tests/cluster/test_java.py tests/udfs/test_scoring.py tests/test_one_pair.py \
-	$(addprefix tests/jobs/test_,score.py publish.py resume.py build_pairs.py)
+	$(addprefix tests/jobs/,test_score.py test_publish.py engine/test_resume.py test_build_pairs.py)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 .PHONY: demo test test-next lint python java clean

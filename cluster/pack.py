@@ -40,7 +40,7 @@ PYTHONPATH="$here/packages${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONNOUSERSITE=1 exec
 """
 _SUBMIT = '''"""What spark-submit runs: `spark-submit … submit.py score --model …` is `mkdm score --model …`."""
 
-from jobs.cli import main
+from jobs.__main__ import main
 
 main()
 '''

@@ -15,20 +15,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.benchmark_report import draw, summary
-from jobs.benchmark_results import BenchmarkResults, LatencyResult, Machine, SideResult, quality
-from jobs.benchmark_sides import (
+from jobs.engine import run_job
+from jobs.reports import (
     OURS,
+    BenchmarkResults,
+    LatencyResult,
+    Machine,
     Once,
     Side,
+    SideResult,
     Workplace,
     default_sides,
+    draw,
     model_mb,
+    quality,
     run_json,
     run_latency,
     run_once,
+    summary,
 )
-from jobs.command import run_job
 from mkdm.columns import GOLDEN_LABEL, PAIR, PAIR_KEY
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError, InputError
@@ -206,7 +211,7 @@ def _spread(table: pa.Table, rows: int) -> pa.Table:
 
 def _machine() -> Machine:
     _say("measuring the machine's fastest matrix products")
-    return Machine(**run_json("mkdm.gemm_peak"))
+    return Machine(**run_json("mkdm.benchmark.gemm_peak"))
 
 
 def _best(machines: list[Machine]) -> Machine:
@@ -230,7 +235,7 @@ def _prepare(config: BenchmarkConfig, place: Workplace, sides: list[Side]) -> di
         "--openvino": f"[{','.join(openvino)}]",
         "--layers": f"[{','.join(map(str, _layers(config)))}]",
     }
-    told = run_json("mkdm.benchmark_setup", *(part for flag in flags.items() for part in flag))
+    told = run_json("mkdm.benchmark.setup", *(part for flag in flags.items() for part in flag))
     return {"model": config.model, "widen": config.widen, **told}
 
 

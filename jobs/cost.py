@@ -6,9 +6,8 @@ It is a command of its own: it needs neither model nor pairs, and takes the figu
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.benchmark_report import job_and_scorer
-from jobs.benchmark_results import BenchmarkResults
-from jobs.command import run_job
+from jobs.engine import run_job
+from jobs.reports import BenchmarkResults, job_and_scorer
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError
 

@@ -9,11 +9,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
-from jobs.command import run_job
-from jobs.report import RunReport
+from jobs.engine import RunReport, Warehouse, run_job
 from jobs.score import ScoreConfig
 from jobs.score import run as run_score
-from jobs.warehouse import Warehouse
 from mkdm.columns import GOLDEN_LABEL, PAIR_KEY, PASSAGE, QUERY, QUERY_ID, SCORE
 from mkdm.config import parse_config
 from mkdm.errors import InputError

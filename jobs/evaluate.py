@@ -12,15 +12,22 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
-from jobs.chunked import say
-from jobs.command import run_job
-from jobs.evaluation_report import EvaluationReport, table_rows, write_files
-from jobs.golden_labels import GROUP, read_grouped
-from jobs.ledger import Identity, Ledger, settings_of
-from jobs.pairs import read_pinned, read_pinned_pairs
+from jobs.engine import Identity, Ledger, Table, Warehouse, read_pinned, read_pinned_pairs, run_job, say, settings_of
+from jobs.reports import (
+    GROUP,
+    EvaluationReport,
+    Model,
+    Source,
+    StoredRun,
+    collect,
+    join_scores,
+    model_source,
+    read_grouped,
+    stored_source,
+    table_rows,
+    write_files,
+)
 from jobs.score import ScoreConfig
-from jobs.score_sources import Model, Source, StoredRun, collect, join_scores, model_source, stored_source
-from jobs.warehouse import Table, Warehouse
 from mkdm import __version__
 from mkdm.columns import CONTENT_HASH, GOLDEN_LABEL, PAIR_KEY, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
 from mkdm.config import parse_config

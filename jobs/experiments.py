@@ -20,8 +20,7 @@ from pyspark.sql.types import (
 )
 
 from cluster.session import ClusterConfig, start_session
-from jobs.command import run_job
-from jobs.warehouse import Warehouse
+from jobs.engine import Warehouse, run_job
 from mkdm.config import parse_config
 from mkdm.errors import RunFailedError
 
@@ -107,7 +106,7 @@ def run(spark: SparkSession, config: ExperimentsConfig) -> dict[str, int]:
         RunFailedError: a run failed, time was up, or the plan is at fault; the tables hold what was reached.
     """
     fault = _process("mkdm.experiments", config) if config.train else None
-    missing = _process("mkdm.experiment_results", config)
+    missing = _process("mkdm.experiments.results", config)
     if missing:
         raise RunFailedError(fault or missing)
     plan, warehouse = Path(config.plan).stem, Warehouse(spark, config.warehouse)

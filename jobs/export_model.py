@@ -8,13 +8,22 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
-from jobs.chunked import say
-from jobs.command import run_job
+from jobs.engine import (
+    COMPLETE,
+    FAILED,
+    Identity,
+    Ledger,
+    Totals,
+    Warehouse,
+    read_pairs,
+    read_pinned,
+    read_pinned_pairs,
+    run_job,
+    say,
+    settings_of,
+)
 from jobs.evaluate import transform as labelled_pairs
-from jobs.golden_labels import read_grouped
-from jobs.ledger import COMPLETE, FAILED, Identity, Ledger, Totals, settings_of
-from jobs.pairs import read_pairs, read_pinned, read_pinned_pairs
-from jobs.warehouse import Warehouse
+from jobs.reports import read_grouped
 from mkdm.columns import GOLDEN_LABEL, PAIR, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError, InputError, QualityGateError

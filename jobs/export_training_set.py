@@ -15,18 +15,43 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from cluster.session import ClusterConfig, start_session
-from jobs.chunked import cause, say
-from jobs.command import run_job
-from jobs.commit import rejected_rows
-from jobs.ledger import COMPLETE, FAILED, Identity, Ledger, Run
-from jobs.pairs import read_pairs
-from jobs.report import RunReport, refuse_rejects
-from jobs.row_codes import ROW_CODE, ROW_MESSAGE, with_row_code
-from jobs.training_files import TrainingFolder
-from jobs.training_labels import LABELLED, GoldenLabels, SoftLabels, read_golden_labels, read_soft_labels, with_labels
-from jobs.training_report import ExportReport, counts_of, totals_of
-from jobs.training_splits import LEFT_OUT, OF_QUERY, SPLIT, sources_of, split_of, training_rows
-from jobs.warehouse import Table, Warehouse
+from jobs.engine import (
+    COMPLETE,
+    FAILED,
+    ROW_CODE,
+    ROW_MESSAGE,
+    Identity,
+    Ledger,
+    Run,
+    RunReport,
+    Table,
+    Warehouse,
+    cause,
+    read_pairs,
+    refuse_rejects,
+    rejected_rows,
+    run_job,
+    say,
+    with_row_code,
+)
+from jobs.training_set import (
+    LABELLED,
+    LEFT_OUT,
+    OF_QUERY,
+    SPLIT,
+    ExportReport,
+    GoldenLabels,
+    SoftLabels,
+    TrainingFolder,
+    counts_of,
+    read_golden_labels,
+    read_soft_labels,
+    sources_of,
+    split_of,
+    totals_of,
+    training_rows,
+    with_labels,
+)
 from mkdm import __version__
 from mkdm.columns import ERROR_CODE, ERROR_MESSAGE, PAIR_KEY, PASSAGE, QUERY
 from mkdm.config import parse_config

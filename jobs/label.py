@@ -11,15 +11,31 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session, task_slots
-from jobs.chunked import ChunkedRun, say
-from jobs.chunks import auto_chunks, known_rate
-from jobs.command import run_job
-from jobs.commit import Output, rejected_rows
-from jobs.ledger import COMPLETE, REMOVED, Identity, Ledger, Run, RunState
-from jobs.pairs import PinnedPairs, read_pairs
-from jobs.report import RunReport, refuse_rejects
-from jobs.row_codes import ROW_CODE, ROW_MESSAGE, fit_texts, with_row_code
-from jobs.warehouse import Table, Warehouse
+from jobs.engine import (
+    COMPLETE,
+    REMOVED,
+    ROW_CODE,
+    ROW_MESSAGE,
+    ChunkedRun,
+    Identity,
+    Ledger,
+    Output,
+    PinnedPairs,
+    Run,
+    RunReport,
+    RunState,
+    Table,
+    Warehouse,
+    auto_chunks,
+    fit_texts,
+    known_rate,
+    read_pairs,
+    refuse_rejects,
+    rejected_rows,
+    run_job,
+    say,
+    with_row_code,
+)
 from mkdm.columns import (
     ERROR_CODE,
     ERROR_MESSAGE,

@@ -9,11 +9,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.functions import col
 
 from cluster.session import ClusterConfig, start_session
-from jobs.chunked import drop_staging, staging
-from jobs.command import run_job
-from jobs.ledger import COMPLETE, REMOVED, Ledger, RunState
-from jobs.tables import TABLES
-from jobs.warehouse import Table, Warehouse
+from jobs.engine import COMPLETE, REMOVED, TABLES, Ledger, RunState, Table, Warehouse, drop_staging, run_job, staging
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError, InputError
 

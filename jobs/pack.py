@@ -9,15 +9,17 @@ from typing import Literal
 
 from cluster.delta import SESSION_CONF, delta_package
 from cluster.pack import Packed, build_wheel, extra_requirements, pack, submit_flags
-from jobs.command import run_job
+from jobs.engine import run_job
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError
 
 CHECKOUT = Path(__file__).parent.parent
 BARE = ("delta-spark", "importlib-metadata", "zipp")
 """The Python of Delta Lake, which would bring Spark, and what else it needs."""
-CHECK = "import jobs.score, udfs.passages, mkdm.scorer, mkdm.passages, mkdm.tokenizer, pandas, pyarrow"
-RUNTIMES = {"torch": ", mkdm.torch_backend", "openvino": ", mkdm.openvino_backend"}
+CHECK = (
+    "import jobs.score, udfs.passages, mkdm.scoring.scorer, mkdm.text.passages, mkdm.model.tokenizer, pandas, pyarrow"
+)
+RUNTIMES = {"torch": ", mkdm.scoring.torch_backend", "openvino": ", mkdm.scoring.openvino_backend"}
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,8 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
-from jobs.chunked import say
-from jobs.command import run_job
-from jobs.incremental import chain_of, replaced_by
-from jobs.ledger import COMPLETE, Ledger, RunState
+from jobs.engine import COMPLETE, Ledger, RunState, Table, Warehouse, chain_of, replaced_by, run_job, say
 from jobs.score import JOB as SCORE_JOB
-from jobs.warehouse import Table, Warehouse
 from mkdm.columns import MODEL_VERSION, PASSAGE_ID, QUERY_ID, RANK, RUN_ID, SCORE
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError, InputError, RunFailedError

@@ -7,12 +7,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql.functions import col
 
 from cluster.session import ClusterConfig, start_session
-from jobs.chunked import drop_staging
-from jobs.command import run_job
-from jobs.incremental import BASE_RUN
-from jobs.ledger import REMOVED, Ledger, RunState
-from jobs.run_report import Places, write_report
-from jobs.warehouse import Warehouse
+from jobs.engine import BASE_RUN, REMOVED, Ledger, RunState, Warehouse, drop_staging, run_job
+from jobs.reports import Places, write_report
 from mkdm.columns import RUN_ID
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError, InputError

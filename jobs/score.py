@@ -10,16 +10,37 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session, task_slots
-from jobs.chunked import ChunkedRun, drop_staging, say
-from jobs.chunks import auto_chunks, known_rate
-from jobs.command import run_job
-from jobs.commit import Output, rejected_rows, scored_rows
-from jobs.incremental import base_of, chain_of, changed_pairs, refuse_duplicates, since, take_out
-from jobs.ledger import COMPLETE, REPLACING, Identity, Ledger, settings_of
-from jobs.pairs import read_pairs
-from jobs.report import RunReport, refuse_rejects
-from jobs.row_codes import ROW_CODE, ROW_MESSAGE, fit_texts, with_row_code
-from jobs.warehouse import Table, Warehouse
+from jobs.engine import (
+    COMPLETE,
+    REPLACING,
+    ROW_CODE,
+    ROW_MESSAGE,
+    ChunkedRun,
+    Identity,
+    Ledger,
+    Output,
+    RunReport,
+    Table,
+    Warehouse,
+    auto_chunks,
+    base_of,
+    chain_of,
+    changed_pairs,
+    drop_staging,
+    fit_texts,
+    known_rate,
+    read_pairs,
+    refuse_duplicates,
+    refuse_rejects,
+    rejected_rows,
+    run_job,
+    say,
+    scored_rows,
+    settings_of,
+    since,
+    take_out,
+    with_row_code,
+)
 from mkdm.columns import (
     CONTENT_HASH,
     ERROR_CODE,

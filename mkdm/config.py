@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from mkdm.credentials import hide_credentials as hide_credentials  # jobs take it from here
+from mkdm.credentials import hide_credentials  # jobs take it from here
 from mkdm.errors import ConfigError, MkdmError, refuse_credentials
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)

@@ -1,6 +1,6 @@
 """Results of a benchmark with round figures, for the tests of what is made of them."""
 
-from jobs.benchmark_results import BenchmarkResults, LatencyResult, Machine, Quality, SideResult
+from jobs.reports.benchmark_results import BenchmarkResults, LatencyResult, Machine, Quality, SideResult
 
 
 def side(name: str, seconds: list[float], fixed: float | None = None, **more) -> SideResult:

@@ -11,9 +11,9 @@ from tiny_models import SAMPLE, byte_level, tiny_student, unigram, wordpiece
 from transformers import PreTrainedTokenizerFast
 
 from cluster.session import ClusterConfig, start_session
-from jobs.tables import TABLES
-from jobs.warehouse import Warehouse
-from mkdm.checkpoint import save_checkpoint
+from jobs.engine.tables import TABLES
+from jobs.engine.warehouse import Warehouse
+from mkdm.model.checkpoint import save_checkpoint
 
 PAIRS = "query_id string, passage_id string, query string, passage string"
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -9,7 +9,7 @@ from tiny_models import tiny_config
 from training_sets import learnable, write_training_set
 from transformers import AutoModel, PreTrainedTokenizerFast
 
-from mkdm.training_set import tokenizer_version
+from mkdm.model.folder import tokenizer_version
 
 RUN = {"encoder": "tiny", "training_set": "labelled"}
 TABLES = ["table4", "table5", "table6", "table7", "table8", "past"]

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 from tiny_models import SAMPLE
 
-from jobs.warehouse import Warehouse
-from mkdm.passages import PassageCutter
-from mkdm.query_text import normalise_query
+from jobs.engine.warehouse import Warehouse
+from mkdm.text.passages import PassageCutter
+from mkdm.text.queries import normalise_query
 
 QUERIES = "query_id string, query string, frequency long"
 DOCUMENTS = "doc_id string, title string, url string, text string"

@@ -18,8 +18,8 @@ from deltalake import DeltaTable, write_deltalake
 from query_logs import sample_log
 from tiny_models import tiny_student
 
-from jobs.cli import COMMANDS
-from mkdm.checkpoint import save_checkpoint
+from jobs.__main__ import COMMANDS
+from mkdm.model.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent
 ELSEWHERE = {
@@ -87,7 +87,7 @@ def test_what_is_run_elsewhere_is_run_there():
 SCRIPT = """
 import json, sys
 from deltalake import DeltaTable
-from jobs.cli import main
+from jobs.__main__ import main
 
 for words in json.load(sys.stdin):
     if "RUN" in words:  # the first that was complete

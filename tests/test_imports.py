@@ -1,11 +1,15 @@
-"""The one direction of imports: notebooks, jobs → udfs → mkdm, and jobs → cluster."""
+"""The one direction of imports: notebooks, jobs → udfs → mkdm, and jobs → cluster; packages in order, by doors."""
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from mkdm.doors import names_of
 
 ROOT = Path(__file__).parent.parent
 OURS = {"mkdm", "udfs", "jobs", "cluster", "notebooks", "tests"}
@@ -15,26 +19,75 @@ MAY_IMPORT = {
     "jobs": {"jobs", "udfs", "cluster", "mkdm"},
     "cluster": {"cluster"},
 }
-JOBS_FROM_MKDM = {"mkdm", "mkdm.config", "mkdm.columns", "mkdm.errors"}
+ORDER = {
+    "mkdm": ["text", "model", "scoring", "evaluation", "export", "train", "pages", "benchmark", "experiments"],
+    "jobs": ["engine", "funnel", "training_set", "reports"],
+}
+"""Packages of a folder, bottom first. The modules of `mkdm` itself are below them, those of `jobs` above."""
+TOP = {"mkdm": 0, "jobs": 100}
+JOBS_FROM_MKDM = {"mkdm", "mkdm.config", "mkdm.columns", "mkdm.credentials", "mkdm.doors", "mkdm.errors"}
 FORBIDDEN = {
     "mkdm": {"pyspark", "delta"},
     "udfs": {"delta"},
     "jobs": {"torch", "transformers"},
     "cluster": {"torch", "transformers", "pandas", "pyarrow"},
 }
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for folder in MAY_IMPORT
+    for path in sorted((ROOT / folder).rglob("*.py"))
+}
+DOORS = {
+    f"{top}.{name}": names_of((ROOT / top / name / "__init__.py").read_text())
+    for top, names in ORDER.items()
+    for name in names
+} | {"mkdm": names_of((ROOT / "mkdm" / "__init__.py").read_text())}
 
 
 def imports(folder: str) -> set[tuple[str, str]]:
     """(file, imported module) of every import statement below the folder, in functions too."""
-    found = set()
-    for path in (ROOT / folder).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                found |= {(str(path), alias.name) for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{path}: import by full name"
-                found.add((str(path), str(node.module)))
+    return {(str(path), name) for path in (ROOT / folder).rglob("*.py") for name, _ in statements(path)}
+
+
+def statements(path: Path) -> list[tuple[str, str | None]]:
+    """(module, name or None) of every import statement of a file, in functions too."""
+    found: list[tuple[str, str | None]] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, None) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: import by full name"
+            found += [(str(node.module), alias.name) for alias in node.names]
     return found
+
+
+def package(module: str) -> str:
+    """The package that a module stands in, such as mkdm.text; the folder for a module of its top."""
+    return ".".join(module.split(".")[:2]) if module.count(".") == 2 or module in DOORS else module.split(".")[0]
+
+
+def level(module: str) -> int:
+    top, _, rest = package(module).partition(".")
+    return ORDER[top].index(rest) + 1 if rest else TOP[top]
+
+
+def graph() -> dict[str, set[str]]:
+    """By module, the modules that it imports, deferred imports counted; a name from a door stands for its module."""
+    edges: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        if module in DOORS:
+            continue
+        edges[module] = set()
+        for source, name in statements(path):
+            if source in DOORS and name in DOORS[source]:
+                source = DOORS[source][name]
+                while source in DOORS:
+                    source = DOORS[source][str(name)]
+            elif f"{source}.{name}" in MODULES:
+                source = f"{source}.{name}"
+            if source in MODULES and source not in DOORS:
+                edges[module].add(source)
+    return edges
 
 
 @pytest.mark.parametrize("folder", sorted(MAY_IMPORT))
@@ -45,6 +98,60 @@ def test_folder_imports_only_what_it_may(folder):
         top = module.split(".")[0]
         assert top not in OURS or top in MAY_IMPORT[folder], f"{path} imports {module}"
         assert top not in FORBIDDEN[folder], f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("folder", sorted(ORDER))
+def test_every_package_has_its_place(folder):
+    assert {path.parent.name for path in (ROOT / folder).glob("*/__init__.py")} == set(ORDER[folder])
+
+
+def test_no_package_imports_one_above_it():
+    for module, taken in graph().items():
+        for other in taken:
+            if module.split(".")[0] in ORDER and module.split(".")[0] == other.split(".")[0]:
+                assert level(other) <= level(module), f"{module} imports {other}"
+
+
+def test_no_two_modules_import_each_other():
+    edges = graph()
+    assert len(edges) > 100
+    assert "mkdm.scoring.template" in edges["mkdm.train.training_set"], "a name from a door is its module's"
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle: {' → '.join(error.args[1])}")
+
+
+def test_packages_are_entered_by_their_doors():
+    for module, path in MODULES.items():
+        for source, name in statements(path):
+            inside = package(source) == package(module) or module in DOORS
+            if package(source) not in DOORS or package(source) == "mkdm" or inside:
+                continue
+            assert source in DOORS, f"{module} imports {source}: take the name from {package(source)}"
+            assert name in DOORS[source], f"{module} takes {name}, which the door of {source} does not name"
+
+
+@pytest.mark.parametrize("name", sorted(DOORS))
+def test_a_door_names_what_is_there(name):
+    module = import_module(name)
+    assert sorted(DOORS[name]) == module.__all__
+    assert not {path.stem for path in (ROOT / name.replace(".", "/")).glob("*.py")} & set(DOORS[name]), (
+        "a module's name"
+    )
+    doc = (module.__doc__ or "").strip().splitlines()
+    assert 3 <= len(doc) <= 8, "3 to 8 lines say what lives there and what it may import"
+    for each in module.__all__:
+        assert getattr(module, each) is not None
+    with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
+        _ = module.no_such_name
+
+
+def test_the_top_of_jobs_is_one_file_a_command():
+    from jobs.__main__ import COMMANDS
+
+    files = {path.stem for path in (ROOT / "jobs").glob("*.py")} - {"__init__", "__main__"}
+    assert files == {command.replace("-", "_") for command in COMMANDS} - {"train"}
 
 
 def test_jobs_take_only_config_names_and_errors_from_mkdm():
@@ -59,7 +166,16 @@ def test_petastorm_stays_in_one_module():
 
 @pytest.mark.parametrize(
     "module",
-    ["jobs.score", "jobs.label", "jobs.export_training_set", "jobs.evaluate", "jobs.demo", "jobs.cli", "udfs.scoring"],
+    [
+        "mkdm",
+        "jobs.score",
+        "jobs.label",
+        "jobs.export_training_set",
+        "jobs.evaluate",
+        "jobs.demo",
+        "jobs.__main__",
+        "udfs.scoring",
+    ],
 )
 def test_driver_does_not_load_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
@@ -67,5 +183,5 @@ def test_driver_does_not_load_torch(module):
 
 
 def test_mkdm_needs_no_jvm():
-    code = "import sys, mkdm.scorer, mkdm.train; sys.exit('pyspark' in sys.modules)"
+    code = "import sys; from mkdm import Scorer; import mkdm.train.loop; sys.exit('pyspark' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

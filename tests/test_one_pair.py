@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
+from jobs.engine.warehouse import Warehouse
 from jobs.score import ScoreConfig, run
-from jobs.warehouse import Warehouse
-from mkdm.encoding import PairEncoder
-from mkdm.model import MkdmModel
-from mkdm.scorer import Scorer
+from mkdm.model.student import MkdmModel
+from mkdm.scoring.encoding import PairEncoder
+from mkdm.scoring.scorer import Scorer
 
 
 def test_one_pair(spark, sample_pairs, student_folder, tmp_path):

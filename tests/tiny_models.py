@@ -13,7 +13,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from mkdm.model import MkdmConfig, MkdmModel
+from mkdm.model.student import MkdmConfig, MkdmModel
 
 SAMPLE = Path(__file__).parent / "sample"
 FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mkdm.training_set import MANIFEST, Template, TrainingFile, TrainingSet
+from mkdm.scoring.template import Template
+from mkdm.train.training_set import MANIFEST, TrainingFile, TrainingSet
 
 IDS = pa.list_(pa.field("item", pa.int32(), nullable=False))
 TEMPLATE = Template(pad_id=0, query_start=1, has_types=True, second_type_start=2, second_type=1)

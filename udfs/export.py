@@ -8,7 +8,7 @@ import pandas as pd
 
 from mkdm.columns import GOLDEN_LABEL, PASSAGE, QUERY, QUERY_ID
 from mkdm.errors import ConfigError
-from mkdm.exported import Export
+from mkdm.model import Export
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
@@ -24,7 +24,7 @@ def export(
     about: dict[str, str],
     say: Callable[[str], None],
 ) -> Export:
-    """Export a model; see `mkdm.export_model.export_model`.
+    """Export a model; see `mkdm.export.openvino_export.export_model`.
 
     Args:
         calibration: query, passage.
@@ -36,8 +36,7 @@ def export(
         InputError: the pairs cannot judge it.
     """
     check_installed()
-    from mkdm.export_model import ExportSettings, export_model
-    from mkdm.quality_gate import ValidationPairs
+    from mkdm.export import ExportSettings, ValidationPairs, export_model
 
     return export_model(
         model,
@@ -58,9 +57,9 @@ def machine_precisions() -> tuple[str, ...]:
     """The precisions that OpenVINO runs well on this CPU, fastest first; none where it, or nncf, is not installed."""
     if find_spec("openvino") is None or find_spec("nncf") is None:
         return ()
-    from mkdm import openvino_backend
+    from mkdm import scoring
 
-    return openvino_backend.machine_precisions()
+    return scoring.machine_precisions()
 
 
 def check_installed() -> None:

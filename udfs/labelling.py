@@ -10,7 +10,7 @@ from pyspark.sql.types import FloatType, StructField, StructType
 from pyspark.sql.udf import UserDefinedFunction
 
 from mkdm.columns import LOGIT
-from mkdm.model_folder import memory_bytes
+from mkdm.scoring import memory_bytes
 from udfs.scoring import RESULT, LoadedScorer, ScoringSettings, load, result_frame, texts
 
 OUTCOME = StructType([StructField(LOGIT, FloatType()), *RESULT.fields])

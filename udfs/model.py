@@ -2,9 +2,7 @@
 
 from typing import NamedTuple
 
-from mkdm.exported import Export, check_backend
-from mkdm.model_folder import check_max_length, models_version
-from mkdm.zoo import Teacher, read_zoo
+from mkdm.model import Export, Teacher, check_backend, check_max_length, models_version, read_zoo
 
 __all__ = ["CheckedModel", "Export", "Teacher", "check_max_length", "check_model", "read_zoo"]
 

@@ -14,13 +14,12 @@ from pyspark.sql.types import ArrayType, FloatType, LongType, MapType, StringTyp
 from pyspark.sql.udf import UserDefinedFunction
 
 from mkdm.errors import ModelError
-from mkdm.html_text import HTML, strip_html
-from mkdm.query_text import normalise_query, words
+from mkdm.text import HTML, normalise_query, strip_html, words
 from udfs.asking import ask_a_task
 from udfs.scoring import MAX_MESSAGE
 
 if TYPE_CHECKING:  # transformers, and torch with it, are imported on executors alone
-    from mkdm.passages import PassageCutter
+    from mkdm.text import PassageCutter
 
 __all__ = [
     "ERROR",
@@ -47,8 +46,8 @@ class CutSettings:
 
     Attributes:
         tokenizer: folder of the tokenizer, at the same path on every executor.
-        version: the `mkdm.training_set.tokenizer_version` that it must have there.
-        cutter: the `mkdm.passages.cutter_version`.
+        version: the `mkdm.train.training_set.tokenizer_version` that it must have there.
+        cutter: the `mkdm.text.passages.cutter_version`.
         max_tokens: tokens of a passage at most.
         overlap: tokens at most that two passages share.
     """
@@ -80,9 +79,8 @@ def loaded_cutter(settings: CutSettings) -> "PassageCutter":
 
 
 def _load(folder: str, max_tokens: int, overlap: int) -> "tuple[PassageCutter, str, str]":
-    from mkdm.passages import PassageCutter, cutter_version
-    from mkdm.tokenizer import load_tokenizer
-    from mkdm.training_set import tokenizer_version
+    from mkdm.model import load_tokenizer, tokenizer_version
+    from mkdm.text import PassageCutter, cutter_version
 
     tokenizer = load_tokenizer(folder)
     return PassageCutter(tokenizer, max_tokens, overlap), tokenizer_version(tokenizer), cutter_version()

@@ -19,12 +19,12 @@ def plain_score_udf(folder: str, precision: str) -> UserDefinedFunction:
     """A UDF `(query, passage) -> score` (float).
 
     Args:
-        folder: of a plain model, see `mkdm.plain_student`.
+        folder: of a plain model, see `mkdm.benchmark.plain_student`.
         precision: fp32, bf16 or fp16.
     """
 
     def load() -> Callable[[Texts, Texts], NDArray[np.float32]]:
-        from mkdm.peers import transformers  # torch is imported on executors alone
+        from mkdm.benchmark import transformers  # torch is imported on executors alone
 
         score = transformers(folder, precision)
         return lambda queries, passages: score(queries.tolist(), passages.tolist())

@@ -4,10 +4,21 @@ import pandas as pd
 from pyspark.sql import DataFrame
 
 from mkdm.columns import GOLDEN_LABEL, PASSAGE, QUERY, SCORE
-from mkdm.evaluation import AGAINST, ALL, DIFFERENCE, METRICS, MODEL, Evaluation, Figure, LabelledPairs, evaluate
-from mkdm.evaluation_page import NAMES, TITLES, page
-from mkdm.html_page import number
-from mkdm.metrics import accuracy, auc, word_overlap
+from mkdm.evaluation import (
+    AGAINST,
+    ALL,
+    DIFFERENCE,
+    METRICS,
+    MODEL,
+    Evaluation,
+    Figure,
+    LabelledPairs,
+    accuracy,
+    auc,
+    evaluate,
+    word_overlap,
+)
+from mkdm.pages import NAMES, TITLES, number, page
 
 __all__ = [
     "AGAINST",

@@ -17,10 +17,10 @@ from pyspark.sql.udf import UserDefinedFunction
 
 from mkdm.columns import ERROR_CODE, ERROR_MESSAGE, LOAD_ID, PADDED_TOKENS, SCORE, SECONDS, TOKENS
 from mkdm.errors import ModelError
-from mkdm.exported import check_backend
+from mkdm.model import check_backend
 
 if TYPE_CHECKING:  # torch is imported on executors alone
-    from mkdm.scorer import PairScorer, WindowScores
+    from mkdm.scoring import PairScorer, WindowScores
 
 RESULT = StructType(
     [
@@ -83,7 +83,7 @@ def load(settings: ScoringSettings) -> LoadedScorer:
         ModelError: the folder here is not the one that the driver checked.
         ConfigError: a setting that the model or machine cannot meet.
     """
-    from mkdm.ensemble import load_scorer
+    from mkdm.scoring import load_scorer
 
     context = TaskContext.get()
     if context is not None:
@@ -137,7 +137,7 @@ def score_udf(settings: ScoringSettings) -> UserDefinedFunction:
     run it once more for a filter on its result.
 
     Args:
-        settings: checked on the driver; see `mkdm.model_folder.model_version`.
+        settings: checked on the driver; see `mkdm.model.folder.model_version`.
     """
     score: Callable[[Batches], Iterator[pd.DataFrame]] = _batch_scorer(settings)
     return pandas_udf(score, RESULT).asNondeterministic()  # type: ignore[call-overload,no-any-return]

@@ -16,13 +16,24 @@ from pyspark.sql.udf import UserDefinedFunction
 
 from mkdm.columns import ERROR_CODE, ERROR_MESSAGE
 from mkdm.errors import ModelError
-from mkdm.training_rows import INPUT_IDS, LENGTH, NO_GOLDEN_LABEL, PAIR_HASH, QUERY_LENGTH, SOURCE, soft_label_column
-from mkdm.training_set import MANIFEST, Template, TrainingFile, TrainingSet
+from mkdm.scoring import Template
+from mkdm.train import (
+    INPUT_IDS,
+    LENGTH,
+    MANIFEST,
+    NO_GOLDEN_LABEL,
+    PAIR_HASH,
+    QUERY_LENGTH,
+    SOURCE,
+    TrainingFile,
+    TrainingSet,
+    soft_label_column,
+)
 from udfs.asking import ask_a_task
 from udfs.scoring import MAX_MESSAGE, texts
 
 if TYPE_CHECKING:  # transformers, and torch with it, are imported on executors alone
-    from mkdm.encoding import PairEncoder
+    from mkdm.scoring import PairEncoder
 
 __all__ = [
     "ENCODED",
@@ -64,7 +75,7 @@ class EncodingSettings:
 
     Attributes:
         tokenizer: folder of the tokenizer, at the same path on every executor.
-        version: the `mkdm.training_set.tokenizer_version` that it must have there.
+        version: the `mkdm.train.training_set.tokenizer_version` that it must have there.
         max_length: token ids of every row, padding included.
     """
 
@@ -90,9 +101,8 @@ def loaded_encoder(settings: EncodingSettings) -> "PairEncoder":
 
 
 def _load(folder: str, max_length: int) -> "tuple[PairEncoder, str]":
-    from mkdm.encoding import PairEncoder
-    from mkdm.tokenizer import load_tokenizer
-    from mkdm.training_set import tokenizer_version
+    from mkdm.model import load_tokenizer, tokenizer_version
+    from mkdm.scoring import PairEncoder
 
     tokenizer = load_tokenizer(folder)
     return PairEncoder(tokenizer, max_length), tokenizer_version(tokenizer)

@@ -9,7 +9,7 @@ import pytest
 from cluster.delta import SESSION_CONF, delta_package, jar_conf
 from cluster.errors import ClusterError
 from cluster.session import task_slots
-from jobs.warehouse import Table
+from jobs.engine.warehouse import Table
 
 ROOT = Path(__file__).parent.parent.parent
 JARS = ("io.delta_delta-spark_2.13-4.0.1.jar", "delta-storage-4.0.1.jar", "antlr4-runtime-4.13.1.jar")
@@ -45,7 +45,7 @@ def test_folder_without_the_jars(tmp_path):
 def score(tmp_path, **environment: str) -> subprocess.CompletedProcess:
     """`mkdm score` in a process of its own, which is where a JVM can fail to start."""
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    command = [sys.executable, "-m", "jobs.cli", "score", "--model", "m", "--warehouse", str(tmp_path / "w")]
+    command = [sys.executable, "-m", "jobs", "score", "--model", "m", "--warehouse", str(tmp_path / "w")]
     return subprocess.run(
         command, env={"PATH": path, "HOME": str(tmp_path), **environment}, capture_output=True, text=True, check=False
     )

@@ -12,7 +12,7 @@ from loopback import LoopbackCluster
 from cluster.errors import ClusterError
 from cluster.pack import PYTHON, build_wheel, extra_requirements, pack, submit_flags
 from cluster.session import ClusterConfig, _check_environment, _own_conf
-from jobs.cli import main as mkdm
+from jobs.__main__ import main as mkdm
 from jobs.pack import CHECKOUT, PackConfig
 from mkdm.errors import ConfigError
 from tests.cluster.bare import bare_python, run_bare
@@ -31,7 +31,7 @@ def test_archive_holds_the_engine_and_no_path_of_this_machine(packed):
     with tarfile.open(packed.archive) as tar:
         names = tar.getnames()
         texts = [tar.extractfile(name).read() for name in ("bin/python", "packages.txt")]
-    assert {"bin/python", "packages.txt", "packages/mkdm/scorer.py", "packages/jobs/cli.py"} <= set(names)
+    assert {"bin/python", "packages.txt", "packages/mkdm/scoring/scorer.py", "packages/jobs/__main__.py"} <= set(names)
     assert not [name for name in names if "/tests/" in name or name.startswith("packages/bin")]
     assert b"mkdm==" in texts[1]
     assert not [text for text in texts if str(CHECKOUT).encode() in text or sys.prefix.encode() in text]
@@ -74,8 +74,8 @@ def exported_student(student_folder, texts, tmp_path_factory) -> str:
     """The tiny student with fp32 IR files."""
     import numpy as np
 
-    from mkdm.export_model import ExportSettings, export_model
-    from mkdm.quality_gate import ValidationPairs
+    from mkdm.export.openvino_export import ExportSettings, export_model
+    from mkdm.export.quality_gate import ValidationPairs
 
     folder = Path(shutil.copytree(student_folder, tmp_path_factory.mktemp("exported") / "student"))
     validation = ValidationPairs(texts[0], *texts, np.arange(len(texts[0])) % 2)
@@ -92,7 +92,7 @@ def test_pack_scores_on_bare_executors_as_here(runtime, sample_pairs, tmp_path, 
     from deltalake import DeltaTable
 
     from jobs.pack import run
-    from mkdm.scorer import Scorer
+    from mkdm.scoring.scorer import Scorer
 
     report = run(PackConfig(output=str(tmp_path / "pack"), runtime=runtime))
     pq.write_table(pa.Table.from_pylist(sample_pairs[:8]), tmp_path / "pairs.parquet")

@@ -52,7 +52,7 @@ class Driver:
             "PYTHONUNBUFFERED": "1",
         }
         env.pop("PYSPARK_GATEWAY_PORT", None)
-        command = [sys.executable, "-m", "jobs.cli", job]
+        command = [sys.executable, "-m", "jobs", job]
         command += [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
         self.log = folder / "log.txt"
         with self.log.open("wb") as log:

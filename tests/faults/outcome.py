@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from jobs.warehouse import Warehouse
+from jobs.engine.warehouse import Warehouse
 
 
 class Outcome(NamedTuple):

@@ -5,11 +5,12 @@ import random
 import pytest
 from query_logs import sample_log
 
-from jobs.build_pairs import BuildPairsConfig, run
-from jobs.ledger import Ledger
-from jobs.pairs import read_pairs
-from jobs.warehouse import Warehouse
-from mkdm.passages import PassageCutter
+from jobs.build_pairs import run
+from jobs.engine.ledger import Ledger
+from jobs.engine.pairs import read_pairs
+from jobs.engine.warehouse import Warehouse
+from jobs.funnel.config import BuildPairsConfig
+from mkdm.text.passages import PassageCutter
 from tests.faults.driver import commits, wait_for_commits
 
 COMMITS = 20

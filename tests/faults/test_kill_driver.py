@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.engine.warehouse import Warehouse
 from jobs.score import ScoreConfig, run
-from jobs.warehouse import Warehouse
 from tests.faults.driver import commits, wait_for_commits
 from tests.faults.outcome import Outcome, outcome
 

@@ -9,7 +9,7 @@ import pytest
 from loopback import LoopbackCluster
 from tiny_models import SAMPLE
 
-from mkdm.scorer import Scorer
+from mkdm.scoring.scorer import Scorer
 from tests.faults.driver import WAIT_SECONDS, Driver, commits, wait_for_commits
 from tests.faults.outcome import Outcome, outcome
 

@@ -9,9 +9,9 @@ from tiny_models import SAMPLE
 
 from jobs import benchmark
 from jobs.benchmark import BenchmarkConfig, run
-from jobs.benchmark_results import BenchmarkResults, quality
-from jobs.benchmark_sides import BASE, PEERS, Side, default_sides
-from jobs.measured_process import run_process
+from jobs.reports.benchmark_results import BenchmarkResults, quality
+from jobs.reports.benchmark_sides import BASE, PEERS, Side, default_sides
+from jobs.reports.measured_process import run_process
 from mkdm.errors import ConfigError, InputError, RunFailedError
 
 PAIRS = str(SAMPLE / "pairs.parquet")

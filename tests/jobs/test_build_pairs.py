@@ -11,19 +11,20 @@ from pyspark.sql import functions as F
 from query_logs import sample_log
 
 from jobs import build_pairs as job
-from jobs.build_pairs import BuildPairsConfig, run
-from jobs.ledger import Ledger
-from jobs.pairs import read_pairs
-from jobs.run_all import RunConfig
-from jobs.run_all import run as run_all
+from jobs.build_pairs import run
+from jobs.engine.ledger import Ledger
+from jobs.engine.pairs import read_pairs
+from jobs.engine.tables import TABLES
+from jobs.engine.warehouse import Table, Warehouse
+from jobs.funnel.config import BuildPairsConfig
+from jobs.run import RunConfig
+from jobs.run import run as run_all
 from jobs.score import ScoreConfig
 from jobs.score import run as score
-from jobs.tables import TABLES
-from jobs.warehouse import Table, Warehouse
 from mkdm.columns import PAIR, PAIR_KEY
 from mkdm.errors import ConfigError, InputError, RejectRateError, RunFailedError
-from mkdm.passages import PassageCutter
-from mkdm.scorer import Scorer
+from mkdm.scoring.scorer import Scorer
+from mkdm.text.passages import PassageCutter
 
 LOG = sample_log()
 
@@ -221,7 +222,7 @@ def test_run_does_all_three_and_again_only_what_is_left(
     )
     config = RunConfig(model=student_folder, warehouse=warehouse.root, settings=str(settings))
     with monkeypatch.context() as patched:
-        patched.setattr("jobs.run_all.run_rank", lambda *_: (_ for _ in ()).throw(RunFailedError("no disk")))
+        patched.setattr("jobs.run.run_rank", lambda *_: (_ for _ in ()).throw(RunFailedError("no disk")))
         with pytest.raises(RunFailedError, match="no disk"):
             list(run_all(spark, config))
     built, scored, ranked = run_all(spark, config)

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from jobs.cli import COMMANDS
-from jobs.cli import main as mkdm
+from jobs.__main__ import COMMANDS
+from jobs.__main__ import main as mkdm
 from jobs.score import ScoreConfig
 from jobs.score import main as score
 from mkdm.config import parse_config
@@ -59,7 +59,7 @@ def test_unknown_yaml_key_is_refused(tmp_path):
 
 
 def test_help_has_every_flag_with_hyphens_and_its_docstring():
-    command = [sys.executable, "-m", "jobs.cli", "score", "--help"]
+    command = [sys.executable, "-m", "jobs", "score", "--help"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "--max-reject-rate" in text
     assert "--max_reject_rate" not in text

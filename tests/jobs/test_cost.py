@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 from benchmark_figures import benchmark_results, side
 
-from jobs.benchmark_results import Machine
 from jobs.cost import CostConfig, costs, main, table
+from jobs.reports.benchmark_results import Machine
 from mkdm.errors import ConfigError
 
 CONFIG = CostConfig(figures="f", cpu_price=0.4, gpu_price=3.0, machines=1000, utilisation=0.5)

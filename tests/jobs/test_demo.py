@@ -9,7 +9,7 @@ from tiny_models import SAMPLE
 
 from jobs import demo
 from mkdm.errors import InputError
-from mkdm.model_folder import content_files, model_version
+from mkdm.model.folder import content_files, model_version
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,16 @@ from sklearn.metrics import roc_auc_score
 from tiny_models import SAMPLE
 
 from jobs import evaluate
+from jobs.engine.incremental import since
+from jobs.engine.ledger import COMPLETE, REPLACING, Ledger, RunState, Totals
+from jobs.engine.pairs import read_pinned
+from jobs.engine.warehouse import Table
 from jobs.evaluate import EvaluateConfig, run
-from jobs.golden_labels import GROUP, read_grouped
-from jobs.incremental import since
-from jobs.ledger import COMPLETE, REPLACING, Ledger, RunState, Totals
-from jobs.pairs import read_pinned
+from jobs.reports.golden_labels import GROUP, read_grouped
 from jobs.score import ScoreConfig
 from jobs.score import run as score
-from jobs.warehouse import Table
 from mkdm.errors import ConfigError, InputError
-from mkdm.scorer import Scorer
+from mkdm.scoring.scorer import Scorer
 
 PAIRS = "query_id string, passage_id string, query string, passage string"
 ODD = {"query_id": "amazon:odd", "passage_id": "p", "query": " ", "passage": "text"}

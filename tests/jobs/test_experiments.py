@@ -10,11 +10,11 @@ from experiment_plans import PLAN, RUN, write_inputs, write_plan
 from nbclient import NotebookClient
 from pyspark.sql import functions as F
 
+from jobs.engine.warehouse import Warehouse
 from jobs.experiments import ExperimentsConfig, run
-from jobs.warehouse import Warehouse
 from mkdm.errors import RunFailedError
 
-pytestmark = pytest.mark.slow  # tests/mkdm/test_experiments.py does all but the tables
+pytestmark = pytest.mark.slow  # tests/mkdm/experiments does all but the tables
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "paper_tables.ipynb"
 
 

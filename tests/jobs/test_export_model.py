@@ -8,12 +8,12 @@ import pytest
 from tiny_models import SAMPLE
 
 from jobs import score
+from jobs.engine.ledger import Ledger
+from jobs.engine.warehouse import Warehouse
 from jobs.export_model import ExportModelConfig, run
-from jobs.ledger import Ledger
 from jobs.score import ScoreConfig
-from jobs.warehouse import Warehouse
 from mkdm.errors import ConfigError, InputError, ModelError, QualityGateError
-from mkdm.scorer import Scorer
+from mkdm.scoring.scorer import Scorer
 from udfs.scoring import ScoringSettings, load
 
 GOLDEN = str(SAMPLE / "golden_labels.parquet")
@@ -61,8 +61,10 @@ def test_export_is_recorded_and_scored_with(spark, warehouse, config, texts, sam
 
 
 def test_refused_precision_is_an_error_that_keeps_the_others(spark, warehouse, config, monkeypatch):
-    monkeypatch.setattr("mkdm.quality_gate.EXACT", 1.0)
-    monkeypatch.setattr("mkdm.export_model.failure", lambda precision, figures, loss: precision == "int8" or None)
+    monkeypatch.setattr("mkdm.export.quality_gate.EXACT", 1.0)
+    monkeypatch.setattr(
+        "mkdm.export.openvino_export.failure", lambda precision, figures, loss: precision == "int8" or None
+    )
     with pytest.raises(QualityGateError, match=r"int8 refused by the quality gate, kept: fp32; int8 changes AUC by"):
         run(spark, config)
     record = json.loads(Path(config.model, "openvino", "export.json").read_text())

@@ -9,15 +9,17 @@ from pyspark.sql import functions as F
 from tiny_models import SAMPLE
 from training_sets import columns
 
-from jobs.cli import main as mkdm
+from jobs.__main__ import main as mkdm
+from jobs.engine.ledger import COMPLETE, FAILED, Identity, Ledger
+from jobs.engine.warehouse import Table, Warehouse
 from jobs.export_training_set import ExportConfig, run
-from jobs.ledger import COMPLETE, FAILED, Identity, Ledger
-from jobs.training_labels import read_soft_labels
-from jobs.training_splits import split_of, stable_share
-from jobs.warehouse import Table, Warehouse
-from mkdm import arrow_feed, petastorm_feed, training_set
+from jobs.training_set.labels import read_soft_labels
+from jobs.training_set.splits import split_of, stable_share
 from mkdm.errors import ConfigError, InputError, RejectRateError
-from mkdm.training_set import TrainingRows, TrainingSet, tokenizer_version
+from mkdm.model.folder import tokenizer_version
+from mkdm.train import arrow_feed, petastorm_feed, training_set
+from mkdm.train.rows import TrainingRows
+from mkdm.train.training_set import TrainingSet
 
 PAIRS = "query_id string, passage_id string, query string, passage string"
 SOFT = "query_id string, passage_id string, teacher_id string, teacher_version string, logit float, soft_label float, "

@@ -4,13 +4,13 @@ import yaml
 from tiny_models import spread_scores, tiny_config
 from transformers import AutoModelForSequenceClassification
 
+from jobs.engine.ledger import COMPLETE, Ledger
 from jobs.label import LabelConfig, run
-from jobs.ledger import COMPLETE, Ledger
 from jobs.runs import RunsConfig
 from jobs.runs import run as run_runs
 from mkdm.errors import ConfigError, RejectRateError, RunFailedError
-from mkdm.model_folder import model_version
-from mkdm.scorer import Scorer
+from mkdm.model.folder import model_version
+from mkdm.scoring.scorer import Scorer
 from udfs import labelling
 
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import chunked
-from jobs.chunked import staging
+from jobs.engine import chunked_run as chunked
+from jobs.engine.chunked_run import staging
 from jobs.maintain import MaintainConfig, table_of
 from jobs.maintain import run as maintain
 from jobs.score import ScoreConfig, run

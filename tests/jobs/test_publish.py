@@ -7,13 +7,13 @@ from deltalake import DeltaTable as Reader
 from deltalake import QueryBuilder
 from pyspark.sql import functions as F
 
+from jobs.engine.tables import TABLES
 from jobs.rank import RankConfig
 from jobs.rank import run as rank
 from jobs.rank import transform as rank_rows
 from jobs.score import ScoreConfig, run
-from jobs.tables import TABLES
 from mkdm.errors import ConfigError, InputError
-from mkdm.scorer import Scorer
+from mkdm.scoring.scorer import Scorer
 
 PAIRS = "query_id string, passage_id string, query string, passage string"
 

@@ -8,13 +8,13 @@ from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import IntegerType
 
 from jobs import score
-from jobs.progress import _newest
-from jobs.report import RunReport
+from jobs.engine.progress import _newest
+from jobs.engine.report import RunReport
+from jobs.engine.warehouse import Table, Warehouse
 from jobs.score import ScoreConfig, run, transform
-from jobs.warehouse import Table, Warehouse
 from mkdm.errors import ConfigError, InputError, ModelError, RejectRateError, RunFailedError
-from mkdm.model_folder import model_version
-from mkdm.scorer import Scorer
+from mkdm.model.folder import model_version
+from mkdm.scoring.scorer import Scorer
 from udfs.scoring import RESULT, _batch_scorer
 
 PAIRS = "query_id string, passage_id string, query string, passage string"

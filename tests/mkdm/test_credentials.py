@@ -8,7 +8,7 @@ import pytest
 from mkdm.config import parse_config, run_command
 from mkdm.credentials import has_credentials, hide_credentials
 from mkdm.errors import ConfigError, InputError
-from mkdm.fetch import local_folder
+from mkdm.model.fetch import local_folder
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfi"
 WITH = [

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mkdm.training_set import stable_share
+from mkdm.train.training_set import stable_share
 
 PAIR = ["query_id", "passage_id"]
 

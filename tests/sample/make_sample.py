@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mkdm.columns import GOLDEN_LABEL
-from mkdm.training_set import stable_share
+from mkdm.train.training_set import stable_share
 
 PAIRS_OF_A_SOURCE = 750
 HERE = Path(__file__).parent

@@ -39,7 +39,7 @@ def score(workers: int, folder: Path, model: str, precision: str) -> tuple[float
         command = [
             sys.executable,
             "-m",
-            "jobs.cli",
+            "jobs",
             "score",
             "--master",
             cluster.master,

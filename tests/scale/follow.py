@@ -15,8 +15,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
+from jobs.engine.warehouse import Warehouse
 from jobs.follow import View
-from jobs.warehouse import Warehouse
 
 TOP_K = 10
 

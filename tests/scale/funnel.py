@@ -19,11 +19,12 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
-from jobs.build_pairs import BuildPairsConfig, run
-from jobs.chunks import lay_out
-from jobs.ledger import Run
-from jobs.pairs import read_pairs
-from jobs.warehouse import Table, Warehouse
+from jobs.build_pairs import run
+from jobs.engine.chunks import lay_out
+from jobs.engine.ledger import Run
+from jobs.engine.pairs import read_pairs
+from jobs.engine.warehouse import Table, Warehouse
+from jobs.funnel.config import BuildPairsConfig
 
 INPUTS = ("queries", "documents", "query_documents")
 

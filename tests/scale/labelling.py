@@ -19,7 +19,7 @@ import pyarrow.parquet as pq  # noqa: E402
 
 from cluster.session import ClusterConfig, start_session  # noqa: E402
 from jobs.label import LabelConfig, run  # noqa: E402
-from mkdm.scorer import Scorer  # noqa: E402
+from mkdm.scoring.scorer import Scorer  # noqa: E402
 
 
 def main() -> None:

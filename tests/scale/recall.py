@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 from scipy.stats import binomtest
 
 from cluster.session import ClusterConfig, start_session
-from jobs.pairs import read_pairs
-from jobs.run_all import RunConfig, run
-from jobs.warehouse import Warehouse
-from mkdm.metrics import bm25, word_overlap
+from jobs.engine.pairs import read_pairs
+from jobs.engine.warehouse import Warehouse
+from jobs.run import RunConfig, run
+from mkdm.evaluation.metrics import bm25, word_overlap
 
 AT = (10, 20, 50, 100)
 

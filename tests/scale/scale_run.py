@@ -22,8 +22,9 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))  # not an installed package
 
 from cluster.session import ClusterConfig, start_session  # noqa: E402
-from jobs import chunked, score  # noqa: E402
-from jobs.warehouse import Warehouse  # noqa: E402
+from jobs import score  # noqa: E402
+from jobs.engine import chunked_run as chunked  # noqa: E402
+from jobs.engine.warehouse import Warehouse  # noqa: E402
 from udfs.scoring import RESULT  # noqa: E402
 
 WORDS = "a gasket is a mechanical seal which fills the space between two or more mating surfaces "

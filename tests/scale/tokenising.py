@@ -23,11 +23,11 @@ import pyarrow as pa  # noqa: E402
 import pyarrow.compute as pc  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
-from mkdm.backend import WINDOW  # noqa: E402
-from mkdm.encoding import PairEncoder  # noqa: E402
-from mkdm.scorer import Scorer  # noqa: E402
-from mkdm.token_cache import TokenCache  # noqa: E402
-from mkdm.tokenizer import load_tokenizer  # noqa: E402
+from mkdm.model.tokenizer import load_tokenizer  # noqa: E402
+from mkdm.scoring.backend import WINDOW  # noqa: E402
+from mkdm.scoring.encoding import PairEncoder  # noqa: E402
+from mkdm.scoring.scorer import Scorer  # noqa: E402
+from mkdm.scoring.token_cache import TokenCache  # noqa: E402
 
 
 def funnel(data: str, rows: int) -> pa.Table:

@@ -17,9 +17,11 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 import pyarrow  # noqa: E402, F401 (before torch)
 
-from mkdm import arrow_feed, feed  # noqa: E402
-from mkdm.train import TrainConfig, train  # noqa: E402
-from mkdm.training_rows import TrainingRows  # noqa: E402
+from mkdm.train import arrow_feed  # noqa: E402
+from mkdm.train import micro_batches as feed  # noqa: E402
+from mkdm.train.config import TrainConfig  # noqa: E402
+from mkdm.train.loop import train  # noqa: E402
+from mkdm.train.rows import TrainingRows  # noqa: E402
 
 ROWS: dict[tuple[str, str], list[TrainingRows]] = {}
 

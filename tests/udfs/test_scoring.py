@@ -4,11 +4,11 @@ import pytest
 from pyspark.sql import functions as F
 from tiny_models import tiny_student
 
-from mkdm.checkpoint import save_checkpoint
-from mkdm.ensemble import load_scorer
 from mkdm.errors import ModelError
-from mkdm.model_folder import models_version
-from mkdm.scorer import Scorer
+from mkdm.model.checkpoint import save_checkpoint
+from mkdm.model.folder import models_version
+from mkdm.scoring.ensemble import load_scorer
+from mkdm.scoring.scorer import Scorer
 from udfs.scoring import MAX_MESSAGE, ScoringSettings, loaded_scorer, score_udf, texts, windows
 
 

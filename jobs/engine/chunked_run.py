@@ -1,0 +1,179 @@
+"""Takes a run through its chunks: score, stage, commit, record; skip what is done; get on with a second driver."""
+
+import random
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from zlib import crc32
+
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from jobs.engine.chunks import chunk_sizes, lay_out
+from jobs.engine.commit import Output, commit_chunk
+from jobs.engine.ledger import COMPLETE, FAILED, Ledger, Run, RunState, Totals, sum_of
+from jobs.engine.progress import progress
+from jobs.engine.spark_metrics import described, tell_spark
+from jobs.engine.warehouse import Table, Warehouse
+from mkdm.columns import CHUNK, LOAD_ID
+from mkdm.credentials import hide_credentials
+from mkdm.errors import InputError, RunFailedError
+
+
+@dataclass(frozen=True)
+class ChunkedRun:
+    """A run that was started, and all that it takes to finish it.
+
+    Attributes:
+        pairs: its input, lazily; query_id, passage_id, query, passage.
+        gone: keys that left since the run that this one adds to; None for a run over everything.
+        transform: scores rows, given how many they are.
+        per_pair: rows that it makes of each.
+        doing: what it does, for the progress bar.
+        finish: what is left to do after the last chunk, given the laid-out input; it may be done twice.
+    """
+
+    spark: SparkSession
+    state: RunState
+    ledger: Ledger
+    warehouse: Warehouse
+    pairs: DataFrame
+    transform: Callable[[DataFrame, int], DataFrame]
+    scores: Output
+    rejects: Output
+    gone: DataFrame | None = None
+    finish: Callable[[DataFrame], None] | None = None
+    per_pair: int = 1
+    doing: str = "scoring"
+
+    @property
+    def run(self) -> Run:
+        """The run itself."""
+        return self.state.run
+
+    def complete(self) -> Totals:
+        """Do what is missing of the run.
+
+        Raises:
+            RunFailedError: a task failed for good, or rows went missing; what is committed stays.
+        """
+        began = time.monotonic()
+        if self.state.chunks:
+            done = self.state.totals
+            say(
+                f"{self.run.run_id} goes on: {len(self.state.chunks):,} of {self.run.chunks:,} chunks, "
+                f"{done.rows_read:,} of {self.run.rows:,} pairs are done"
+            )
+        try:
+            laid_out, sizes = self._laid_out()
+            chunks = self._score_chunks(laid_out, sizes)
+            if self.finish is not None:
+                self.finish(laid_out)
+            totals = self._totals(chunks, time.monotonic() - began)
+            self.ledger.record(self.run, COMPLETE, totals)
+        except (PySparkException, Py4JError, RunFailedError, InputError) as error:
+            other = RunState.of(self.ledger.rows(run_id=self.run.run_id))
+            if other is not None and other.state == COMPLETE:  # by another driver, which then dropped the staging
+                return other.totals
+            with suppress(PySparkException, Py4JError):  # a full disk takes no row either
+                self.ledger.record(self.run, FAILED)
+            raise RunFailedError(f"run {self.run.run_id} failed: {cause(error)}") from error
+        drop_staging(self.warehouse, self.run)
+        return totals
+
+    def _laid_out(self) -> tuple[DataFrame, dict[int, int]]:
+        """The input with its chunk, and the rows of each chunk; copied by chunk where there are several."""
+        if self.run.chunks == 1 and self.gone is None:
+            return self.pairs.withColumn(CHUNK, F.lit(0)), {0: self.run.rows}
+        table = staging(self.warehouse, self.run, "pairs")
+        lay_out(self.pairs, self.run, table, self.gone)
+        laid_out = table.read()
+        sizes = chunk_sizes(laid_out)
+        if sum(sizes.values()) != self.run.rows:
+            raise RunFailedError(f"{self.run.rows:,} rows went into {table.location}, it has {sum(sizes.values()):,}")
+        return laid_out, sizes
+
+    def _score_chunks(self, laid_out: DataFrame, sizes: dict[int, int]) -> dict[int, Totals]:
+        """Score what is missing; the totals of all chunks that this driver knows of."""
+        chunks = dict(self.state.chunks)
+        todo = [chunk for chunk in sizes if chunk not in self.state.chunks]
+        start = random.randrange(len(todo)) if todo else 0  # a second driver begins elsewhere
+        done = sum(size for chunk, size in sizes.items() if chunk in self.state.chunks)
+        with progress(self.spark, self.doing, self.run.rows, done) as bar:
+            for chunk in todo[start:] + todo[:start]:
+                with described(self.spark, f"mkdm {self.run.job} {self.run.run_id}: chunk {chunk}"):
+                    totals = self._score_chunk(laid_out, chunk, sizes[chunk])
+                if totals:
+                    chunks[chunk] = totals
+                    tell_spark(self.spark, totals)
+                bar.settle(sizes[chunk])
+        return chunks
+
+    def _score_chunk(self, laid_out: DataFrame, chunk: int, rows: int) -> Totals | None:
+        """Score and commit one chunk; None if another driver did it."""
+        began = time.monotonic()
+        if self.run.chunks > 1 and self.ledger.chunk_done(self.run, chunk):
+            return None
+        staged = staging(self.warehouse, self.run, "results")
+        try:
+            scored = self.transform(laid_out.where(F.col(CHUNK) == chunk), rows).withColumn(CHUNK, F.lit(chunk))
+            if self.state.chunks and staged.exists():  # perhaps by an engine that staged fewer columns
+                scored = scored.select(staged.read().columns)
+            staged.append(scored, self.run.transaction(f"staged/{chunk}"), partition_by=CHUNK)
+            mine = staged.read().where(F.col(CHUNK) == chunk)
+            return commit_chunk(
+                mine, self.scores, self.rejects, self.ledger, self.run, chunk, rows, began, self.per_pair
+            )
+        except (PySparkException, Py4JError, InputError):  # the last when staging is gone
+            if not self.ledger.chunk_done(self.run, chunk):
+                raise
+            return None
+
+    def _totals(self, chunks: dict[int, Totals], seconds: float) -> Totals:
+        """Of all chunks, by whomever: rows from the ledger, model loads from the staged results."""
+        if sum(totals.rows_read for totals in chunks.values()) != self.run.rows:  # another driver did the others
+            state = RunState.of(self.ledger.rows(run_id=self.run.run_id))
+            chunks = state.chunks if state else {}
+        earlier = sum(totals.seconds for totals in self.state.chunks.values())
+        totals = replace(sum_of(list(chunks.values())), seconds=earlier + seconds)
+        if totals.rows_read != self.run.rows:
+            raise RunFailedError(f"{self.run.rows:,} rows went in and {totals.rows_read:,} came out")
+        if self.run.chunks > 1 and self.run.rows:
+            loads = staging(self.warehouse, self.run, "results").read().agg(F.count_distinct(LOAD_ID)).collect()[0][0]
+            totals = replace(totals, model_loads=loads)
+        return totals
+
+
+def staging(warehouse: Warehouse, run: Run, what: str) -> Table:
+    """A table that a run needs for itself: its laid-out `pairs`, its `results` until they are committed, `passages`."""
+    clean = "".join(c if c.isalnum() else "_" for c in run.run_id)
+    return warehouse.table(f"staging_{clean}_{crc32(run.run_id.encode()):08x}_{what}")  # a-b and a.b are two runs
+
+
+def drop_staging(warehouse: Warehouse, run: Run) -> None:
+    """Remove the tables that only this run needed."""
+    for what in ("pairs", "results", "passages"):
+        staging(warehouse, run, what).drop()
+
+
+def say(line: str) -> None:
+    """Tell the user something beside the result."""
+    print(hide_credentials(line), file=sys.stderr, flush=True)
+
+
+def cause(error: Exception) -> str:
+    """The line of a Python worker's traceback that names our exception, or the first line of the root cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if line.startswith("mkdm.errors.")]
+    if named:
+        return named[0].removeprefix("mkdm.errors.")
+    if isinstance(error, Py4JJavaError):
+        root = error.java_exception
+        while root.getCause() is not None:
+            root = root.getCause()
+        return str(root.toString()).splitlines()[0]
+    return (lines or [type(error).__name__])[0]

@@ -1,0 +1,297 @@
+"""The ledger of runs: what makes two runs the same, and the rows of `runs` that say how far each one has come.
+
+A row without a chunk speaks of the whole run (started; replacing the rows of the run that it adds to; failed; complete;
+removed), a row with one of that chunk (complete). Nothing is ever updated, so that the ledger is also the history.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pyspark.sql import Row
+from pyspark.sql.functions import col
+
+from jobs.engine.tables import TABLES
+from jobs.engine.warehouse import Table
+from mkdm import __version__
+from mkdm.errors import ConfigError
+
+STARTED, REPLACING, COMPLETE, FAILED, REMOVED = "started", "replacing", "complete", "failed", "removed"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a job: same job, same settings, same model and same input make the same run.
+
+    Attributes:
+        run_id: names the run in every table it writes.
+        fingerprint: hash of all that decides its output.
+        settings: what was chosen that changes a score.
+        input_versions: by input, the version it was read at.
+        rows: rows of its input.
+        chunks: into how many chunks it is cut, by hash of query_id.
+    """
+
+    run_id: str
+    job: str
+    fingerprint: str
+    settings: dict[str, str]
+    input_versions: dict[str, str]
+    model_version: str
+    rows: int
+    chunks: int
+    started_at: datetime
+
+    def transaction(self, part: int | str) -> str:
+        """The Delta transaction id of a chunk, or of a step: a repeated commit under it writes nothing.
+
+        Each chunk has an id of its own: under one id with rising versions, a chunk that commits after a later one
+        would be taken for done.
+        """
+        return f"{self.run_id}/{self.fingerprint}/{part}"
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a run or a chunk did, as in `runs`.
+
+    Attributes:
+        tokens: tokens that the model computed, special tokens included, padding left out.
+        padding_ratio: share of padding among the tokens that the model computed.
+        seconds: wall time that it took; of a run that was cut off, of the attempts that got chunks done.
+    """
+
+    rows_read: int = 0
+    rows_written: int = 0
+    rows_rejected: int = 0
+    tokens: int = 0
+    padding_ratio: float = 0.0
+    model_loads: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Details:
+    """What a chunk did, in detail; a row of `runs` keeps it for `mkdm runs --report`, and no other reader takes it.
+
+    Attributes:
+        token_histogram: pairs that the model computed, by tokens rounded up to a multiple of TOKENS_STEP.
+        loads: rows, tokens and seconds of each loaded model, by its load_id.
+    """
+
+    token_histogram: dict[int, int] = field(default_factory=dict)
+    loads: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """All that decides the output of a run."""
+
+    job: str
+    settings: dict[str, str]
+    input_versions: dict[str, str]
+    model_version: str
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits that two runs share exactly when all of this is equal."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
+
+    def differences(self, other: "Identity") -> str:
+        """What differs, as `name: there → here`."""
+        there, here = _flat(other), _flat(self)
+        names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+        return ", ".join(f"{name}: {there.get(name, 'none')} → {here.get(name, 'none')}" for name in names)
+
+
+def _flat(identity: Identity) -> dict[str, str]:
+    return {
+        "job": identity.job,
+        "model_version": identity.model_version,
+        **identity.settings,
+        **{f"version of {name}": version for name, version in identity.input_versions.items()},
+    }
+
+
+def settings_of(config: Any, names: tuple[str, ...]) -> dict[str, str]:
+    """The chosen settings as the ledger keeps them."""
+    return {name: str(getattr(config, name)) for name in names}
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far one run has come.
+
+    Attributes:
+        state: started, replacing, failed, complete or removed.
+        chunks: by number, the chunks that are complete.
+        totals: of the whole run if it is complete, else of its complete chunks.
+        last_seen: when its newest row was written.
+    """
+
+    run: Run
+    state: str
+    chunks: dict[int, Totals] = field(repr=False)
+    totals: Totals
+    last_seen: datetime
+
+    @classmethod
+    def of(cls, rows: list[Row]) -> "RunState | None":
+        """The state that the rows of one run tell, oldest first; None where there is none."""
+        whole = [row for row in rows if row["chunk"] is None and row["settings"] is not None]
+        if not whole:
+            return None
+        first, newest = whole[0], rows[-1]
+        chunks = {row["chunk"]: _totals(row) for row in rows if row["chunk"] is not None}
+        complete = next((row for row in whole if row["state"] == COMPLETE), None)
+        if complete is not None or whole[-1]["state"] == REMOVED:
+            state = whole[-1]["state"]
+        else:  # a run that goes on after a failure has rows of chunks after it
+            state = newest["state"] if newest["state"] in (FAILED, REPLACING) else STARTED
+        chosen = {name: first[name] for name in Run.__dataclass_fields__ if name != "rows"}
+        return cls(
+            run=Run(rows=first["rows_read"], **chosen),
+            state=state,
+            chunks=chunks,
+            totals=sum_of(list(chunks.values())) if complete is None else _totals(complete),
+            last_seen=newest["finished_at"] or newest["started_at"],
+        )
+
+    @property
+    def identity(self) -> Identity:
+        """What decided its output."""
+        return Identity(self.run.job, self.run.settings, self.run.input_versions, self.run.model_version)
+
+
+def _totals(row: Row) -> Totals:
+    return Totals(**{name: row[name] or 0 for name in Totals.__dataclass_fields__})
+
+
+def sum_of(parts: list[Totals]) -> Totals:
+    """The totals of several chunks together; model loads are the most of any one of them, since chunks share loads."""
+    tokens = sum(part.tokens for part in parts)
+    computed = sum(part.tokens / (1 - part.padding_ratio) for part in parts)
+    return Totals(
+        rows_read=sum(part.rows_read for part in parts),
+        rows_written=sum(part.rows_written for part in parts),
+        rows_rejected=sum(part.rows_rejected for part in parts),
+        tokens=tokens,
+        padding_ratio=1 - tokens / computed if computed else 0.0,
+        model_loads=max((part.model_loads for part in parts), default=0),
+        seconds=sum(part.seconds for part in parts),
+    )
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The `runs` table, which need not exist yet."""
+
+    table: Table
+
+    def rows(self, **equal: str) -> list[Row]:
+        """The rows with these values, oldest first; none where there is no table."""
+        if not self.table.exists():
+            return []
+        found = self.table.read().drop(*Details.__dataclass_fields__)
+        for name, value in equal.items():
+            found = found.where(col(name) == value)
+        return sorted(found.collect(), key=lambda row: row["finished_at"] or row["started_at"])
+
+    def find(self, identity: Identity, run_id: str | None) -> RunState | None:
+        """The run of that identity, or of that name, if it was started.
+
+        Raises:
+            ConfigError: the named run is another one; the text says what differs.
+        """
+        name = run_id or f"{identity.job}-{identity.fingerprint[:16]}"
+        while (state := RunState.of(self.rows(run_id=name))) is not None:
+            if state.state != REMOVED:
+                if state.run.fingerprint != identity.fingerprint:
+                    raise ConfigError(
+                        f"run {name} was started with another fingerprint, {state.run.fingerprint}, than "
+                        f"{identity.fingerprint} ({identity.differences(state.identity)}): go on with what it was "
+                        f"started with, or give another --run-id"
+                    )
+                return state
+            if run_id is not None:
+                raise ConfigError(f"run {name} was removed: give another --run-id")
+            name = next_name(name)
+        return None
+
+    def free_name(self, identity: Identity, run_id: str | None) -> str:
+        """The name for a run that `find` did not find."""
+        name = run_id or f"{identity.job}-{identity.fingerprint[:16]}"
+        while run_id is None and self.rows(run_id=name):
+            name = next_name(name)
+        return name
+
+    def start(self, identity: Identity, run_id: str, rows: int, chunks: int) -> RunState:
+        """Record that a run was started. Where another driver was first, its cut into chunks holds."""
+        run = Run(
+            run_id=run_id,
+            job=identity.job,
+            fingerprint=identity.fingerprint,
+            settings=identity.settings,
+            input_versions=identity.input_versions,
+            model_version=identity.model_version,
+            rows=rows,
+            chunks=chunks,
+            started_at=datetime.now(UTC),
+        )
+        self.record(run, STARTED)
+        state = RunState.of(self.rows(run_id=run_id))
+        assert state is not None
+        return state
+
+    def record(self, run: Run, state: str, totals: Totals | None = None) -> None:
+        """Append a row on a whole run. That it was started or is complete is recorded once."""
+        once = run.transaction(state)
+        self._append(
+            run, state, None, totals, once if state in (STARTED, REPLACING, COMPLETE) else f"{once}/{datetime.now(UTC)}"
+        )
+
+    def complete_chunk(self, run: Run, chunk: int, totals: Totals, details: Details | None = None) -> None:
+        """Record a chunk complete, once."""
+        self._append(run, COMPLETE, chunk, totals, run.transaction(chunk), details)
+
+    def _append(
+        self,
+        run: Run,
+        state: str,
+        chunk: int | None,
+        totals: Totals | None,
+        transaction: str,
+        details: Details | None = None,
+    ) -> None:
+        row = asdict(run) | {"chunk": chunk, "state": state, "engine_version": __version__}
+        row |= asdict(totals) if totals else {"rows_read": run.rows}
+        row |= asdict(details) if details else {}
+        row["finished_at"] = None if state == STARTED else datetime.now(UTC)
+        schema = TABLES["runs"].schema
+        rows = self.table.spark.createDataFrame([tuple(row.get(name) for name in schema.names)], schema)
+        self.table.append(rows.coalesce(1), transaction)
+
+    def states(self, **equal: str) -> list[RunState]:
+        """The runs, oldest first, with the totals of their complete chunks."""
+        by_run: dict[str, list[Row]] = {}
+        for row in self.rows(**equal):
+            by_run.setdefault(row["run_id"], []).append(row)
+        return [state for state in map(RunState.of, by_run.values()) if state is not None]
+
+    def chunk_done(self, run: Run, chunk: int) -> bool:
+        """Whether that chunk is complete by now, by this driver or another one."""
+        rows = self.table.read().where((col("run_id") == run.run_id) & (col("chunk") == chunk))
+        return rows.where(col("state") == COMPLETE).first() is not None
+
+
+def newest_build(ledger: Ledger, job: str) -> RunState | None:
+    """The run of that job that was started last, whatever became of it."""
+    return max(ledger.states(job=job), key=lambda state: state.run.started_at, default=None)
+
+
+def next_name(name: str) -> str:
+    """The name of a run that is made once more: NAME, NAME.2, NAME.3."""
+    stem, _, number = name.partition(".")
+    return f"{stem}.{int(number or 1) + 1}"

@@ -1,0 +1,126 @@
+"""Where an evaluation takes scores from: a model that scores now, or a complete run whose scores are stored."""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType
+
+from jobs.engine import COMPLETE, Ledger, RunState, Table, chain_of, replaced_by, say
+from jobs.score import JOB, ScoreConfig, transform
+from mkdm.columns import CONTENT_HASH, ERROR_CODE, PAIR, PAIR_KEY, RUN_ID, SCORE
+from mkdm.errors import InputError
+from udfs.model import CheckedModel, check_model
+
+TEXT_KEY = [*PAIR_KEY, CONTENT_HASH]
+"""A pair with the texts that were scored."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What gives scores.
+
+    Attributes:
+        name: the model as it was given, or the run's id.
+        version: the model's.
+    """
+
+    name: str
+    version: str
+
+    def scores(self, labelled: DataFrame, count: int) -> pd.DataFrame:
+        """Their scores; null, or no row, where there is none.
+
+        Args:
+            labelled: query_id, passage_id, query, passage, content_hash; `count` rows.
+
+        Returns:
+            query_id, passage_id, content_hash, score, error_code.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Model(Source):
+    """A model folder, or an ensemble of them, that scores now."""
+
+    config: ScoreConfig
+    checked: CheckedModel
+
+    def scores(self, labelled: DataFrame, count: int) -> pd.DataFrame:
+        say(f"scoring {count:,} pairs with {self.name}")
+        tasks = math.ceil(count / self.config.rows_per_task)
+        return collect(transform(labelled.select(*PAIR), self.config, tasks, self.checked), SCORE, ERROR_CODE)
+
+
+@dataclass(frozen=True)
+class StoredRun(Source):
+    """A complete scoring run, with the runs that it adds to."""
+
+    run: RunState
+    table: Table
+    chain: tuple[str, ...]
+
+    def scores(self, labelled: DataFrame, count: int) -> pd.DataFrame:
+        mine = self.table.read().where(F.col(RUN_ID).isin(list(self.chain))).select(*TEXT_KEY, SCORE)
+        found = mine.join(labelled.select(*TEXT_KEY).distinct(), TEXT_KEY, "left_semi")
+        return collect(found.withColumn(ERROR_CODE, F.lit(None).cast("string")), SCORE, ERROR_CODE)
+
+
+def model_source(config: ScoreConfig) -> Model:
+    """The model of a scoring config, checked.
+
+    Raises:
+        ModelError: its folder is missing, incomplete or changed.
+        ConfigError: it does not take that many tokens.
+    """
+    checked = check_model(config.model, config.backend, config.precision, config.max_length)
+    return Model(config.model, checked.version, config, checked)
+
+
+def stored_source(ledger: Ledger, scores: Table, run_id: str) -> StoredRun:
+    """The run of that name.
+
+    Raises:
+        InputError: there is no such run, it is not complete, or a later run has replaced a part of its scores.
+    """
+    where = ledger.table.location
+    state = RunState.of(ledger.rows(run_id=run_id))
+    if state is None or state.run.job != JOB:
+        raise InputError(f"{where} has no scoring run {run_id}: see mkdm runs")
+    if state.state != COMPLETE:
+        raise InputError(f"run {run_id} of {where} is {state.state}, not complete: finish it first")
+    if replaced_by(ledger, run_id):
+        raise InputError(f"an incremental run has replaced scores of run {run_id}: evaluate that one")
+    return StoredRun(run_id, state.run.model_version, state, scores, tuple(chain_of(ledger, run_id)))
+
+
+def collect(rows: DataFrame, *names: str) -> pd.DataFrame:
+    """Those columns and the keys on the driver; bytes of a text that are not UTF-8 become U+FFFD."""
+    kinds = {name: rows.schema[name].dataType for name in (*TEXT_KEY, *names)}
+    columns = [
+        (F.make_valid_utf8(F.col(name)) if isinstance(kind, StringType) else F.col(name)).alias(name)
+        for name, kind in kinds.items()
+    ]
+    frame: pd.DataFrame = rows.select(columns).toArrow().to_pandas()
+    return frame
+
+
+def join_scores(known: pd.DataFrame, scores: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The labelled pairs that every side has scored, a column of scores per side, in the order of their keys.
+
+    Returns:
+        Them; and by side, in words, how many pairs it has not scored and why.
+    """
+    known = known.drop_duplicates(TEXT_KEY).sort_values(TEXT_KEY, ignore_index=True)
+    found, missing = known, {}
+    for side, scored in scores.items():
+        codes = scored[ERROR_CODE].value_counts().sort_index()
+        scored = scored.dropna(subset=[SCORE])[[*TEXT_KEY, SCORE]].rename(columns={SCORE: side})
+        found = found.merge(scored, on=TEXT_KEY)
+        without = len(known) - len(known.merge(scored, on=TEXT_KEY))
+        reasons = ", ".join(f"{number:,} {code}" for code, number in codes.items())
+        missing[side] = f"{without:,}" + (f" ({reasons})" if reasons else "")
+    return found, missing

@@ -1,0 +1,105 @@
+"""Builds the pairs, scores them and publishes the ranking, one after the other: `mkdm run`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pyspark.sql import SparkSession
+
+from cluster.session import ClusterConfig, start_session
+from jobs.build_pairs import run as run_build
+from jobs.engine import RunReport, run_job
+from jobs.funnel import BuildPairsConfig, FunnelReport
+from jobs.rank import RankConfig, RankReport
+from jobs.rank import run as run_rank
+from jobs.score import ScoreConfig
+from jobs.score import run as run_score
+from mkdm.config import parse_config
+from mkdm.errors import ConfigError
+
+BUILD, SCORE, RANK = "build-pairs", "score", "rank"
+_OURS = {BUILD: ("tokenizer", "warehouse"), SCORE: ("model", "warehouse", "run_id"), RANK: ("warehouse", "run_id")}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Build the pairs of queries and documents, score them and publish the ranking; only what changed is done again."""
+
+    model: str
+    """Folder of the model that scores, the same on every machine; its tokenizer measures the passages."""
+    warehouse: str = "warehouse"
+    """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
+    settings: str | None = None
+    """YAML file with the sections build-pairs, score and rank, each with settings of that command by their names."""
+
+
+def run(spark: SparkSession, config: RunConfig) -> Iterator[FunnelReport | RunReport | RankReport]:
+    """Do the three steps; each one's report comes as soon as it is done.
+
+    Each step finds out for itself what is left to do, so that the same call again goes on with the step that failed.
+    Scoring is incremental: of the model's last complete run it keeps the scores of all pairs that are still the same.
+
+    Raises:
+        ConfigError: the settings are no settings of those commands; raised before the first step.
+        MkdmError: what the steps raise.
+    """
+    build, score, rank = _configs(config)
+    yield run_build(spark, build)
+    scored = run_score(spark, score)
+    yield scored
+    yield run_rank(spark, RankConfig(**{**vars(rank), "run_id": scored.run.run_id}))
+
+
+def _configs(config: RunConfig) -> tuple[BuildPairsConfig, ScoreConfig, RankConfig]:
+    sections = _sections(config.settings)
+    warehouse = {"warehouse": config.warehouse}
+    first = config.model.split(",")[0]
+    build = _parsed(BUILD, BuildPairsConfig, {"tokenizer": first, **warehouse}, sections)
+    moved = {"pairs": build.pairs, "runs": build.runs, "incremental": True}
+    score = _parsed(SCORE, ScoreConfig, {"model": config.model, **warehouse}, {SCORE: moved}, sections)
+    moved = {"scores": score.scores, "runs": score.runs}
+    return build, score, _parsed(RANK, RankConfig, warehouse, {RANK: moved}, sections)
+
+
+def _sections(settings: str | None) -> dict[str, dict[str, Any]]:
+    if settings is None:
+        return {}
+    try:
+        found = yaml.safe_load(Path(settings).read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read --settings {settings}: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict) or not all(isinstance(section, dict) for section in found.values()):
+        raise ConfigError(f"{settings} must have sections with settings, such as score: {{chunks: 8}}")
+    for name, section in found.items():
+        if name not in _OURS:
+            raise ConfigError(f"{settings} has the section {name!r}; the sections are {', '.join(_OURS)}")
+        ours = [key for key in section if str(key).replace("-", "_") in _OURS[name]]
+        if ours:
+            raise ConfigError(f"{settings} sets {ours[0]} for {name}: mkdm run gives it that itself")
+    return found
+
+
+def _parsed(name: str, cls: type, given: dict[str, Any], *sections: dict[str, dict[str, Any]]) -> Any:
+    chosen = dict(given)
+    for section in sections:
+        chosen |= {str(key).replace("-", "_"): value for key, value in section.get(name, {}).items()}
+    flags = [f"--{key.replace('_', '-')}={_spelt(value)}" for key, value in chosen.items() if value is not None]
+    return parse_config(f"mkdm {name}", flags, cls)[0]
+
+
+def _spelt(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run all from the command line and print each step's report."""
+    config, cluster = parse_config("mkdm run", argv, RunConfig, ClusterConfig)
+    _configs(config)  # before Spark is started
+    for report in run(start_session(cluster, f"mkdm run {config.warehouse}"), config):
+        print(f"{report}\n", flush=True)
+
+
+if __name__ == "__main__":
+    run_job(main)

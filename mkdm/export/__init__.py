@@ -1,0 +1,14 @@
+"""OpenVINO files of a model, each through the quality gate.
+
+May import `mkdm.evaluation` and what is below it.
+"""
+
+from typing import TYPE_CHECKING
+
+from mkdm.doors import door
+
+if TYPE_CHECKING:
+    from mkdm.export.openvino_export import ExportSettings, export_model
+    from mkdm.export.quality_gate import ValidationPairs
+else:
+    __all__, __getattr__, __dir__ = door(__name__)

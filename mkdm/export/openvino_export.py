@@ -1,0 +1,268 @@
+"""Turns a student or teacher into OpenVINO IR files beside its safetensors, each judged by the quality gate."""
+
+import logging
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mkdm.errors import InputError, ModelError
+from mkdm.export.quality_gate import ValidationPairs, failure, quality
+from mkdm.model import FOLDER, Export, ExportedModel, PairModel, file_hash, load_checkpoint, read_export, verify
+from mkdm.quiet import quiet_openvino
+from mkdm.scoring import EncodedPairs, LoadedBackend, PairEncoder, Scorer, TorchBackend, make_lean, probe
+
+PRECISIONS = ("fp32", "bf16", "int8")
+MAX_AUC_LOSS = 0.002
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How to export.
+
+    Attributes:
+        precisions: of fp32, bf16 and int8.
+        seed: of quantisation.
+        max_auc_loss: what AUC may fall by at most, 0.002 being 0.2 points.
+        force: keep what fails the gate; `auto` never takes it, a run that names its precision does.
+    """
+
+    precisions: tuple[str, ...] = PRECISIONS
+    seed: int = 0
+    max_auc_loss: float = MAX_AUC_LOSS
+    force: bool = False
+
+
+def export_model(
+    folder: str | Path,
+    calibration: tuple[Sequence[str], Sequence[str]],
+    validation: ValidationPairs,
+    settings: ExportSettings | None = None,
+    about: dict[str, str] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Export:
+    """Write IR files and the record of the gate to `<folder>/openvino`.
+
+    The graph is that of the lean encoder. int8 is nncf's post-training quantisation of weights and activations,
+    calibrated on real pairs; the tables of the lean encoder are kept as bf16 in the files of bf16 and int8. Files of
+    other precisions stay if they were made of the same weights by the same tools. Pairs that the model cannot score
+    are left out, and so is a precision that this CPU does not run.
+
+    Args:
+        folder: of the model.
+        calibration: queries and passages of real pairs.
+        validation: pairs with golden labels, for the gate.
+        about: what to note in the record, such as which tables the pairs came from.
+        say: told what is being done.
+
+    Returns:
+        The record. A precision that failed the gate is in its `refused`, unless forced.
+
+    Raises:
+        ModelError: the model does not load, OpenVINO cannot convert it, or its folder cannot be written.
+        InputError: no pair is left to calibrate on, or none or one kind of golden label to judge by.
+    """
+    settings = settings or ExportSettings()
+    model, tokenizer, version = load_checkpoint(folder)
+    encoder = PairEncoder(tokenizer, model.max_length)
+    make_lean(model, encoder)
+    loaded = LoadedBackend(TorchBackend(model, "fp32"), tokenizer, model.max_length, version)
+    calibration, validation = _usable(encoder, calibration, validation, say)
+    exported, refused = {}, {}
+    with _replacing(Path(folder, FOLDER)) as part:
+        say("scoring the validation pairs with torch in fp32")
+        reference, rate = _scores(Scorer(loaded), validation)
+        figures = quality(reference, reference, validation)
+        at_hand = {name: figures[name] for name in ("accuracy", "auc")} | {"pairs_per_s": rate}
+        for precision in _runnable(settings.precisions, say):
+            say(f"converting to {precision}")
+            files = _convert(model.to("cpu"), encoder, precision, calibration, settings.seed, part)
+            judged = _judge(part, files, precision, loaded, reference, validation)
+            fault = failure(precision, judged, settings.max_auc_loss)
+            if fault is None or settings.force:
+                exported[precision] = ExportedModel(files, fault is None, judged)
+            else:
+                refused[precision] = judged
+                for name in files:
+                    (part / name).unlink()
+        kept = _carry_over(folder, part, version, {*exported, *refused})
+        export = Export(version, model.max_length, _tools(), about or {}, at_hand, kept | exported, refused)
+        export.write(part)
+    return export
+
+
+def _usable(
+    encoder: PairEncoder,
+    calibration: tuple[Sequence[str], Sequence[str]],
+    validation: ValidationPairs,
+    say: Callable[[str], None],
+) -> tuple[tuple[list[str], list[str]], ValidationPairs]:
+    """The pairs that can be encoded."""
+    kept = []
+    for purpose, queries, passages in (
+        ("calibration", *calibration),
+        ("validation", validation.queries, validation.passages),
+    ):
+        pairs = encoder.encode(queries, passages)
+        if pairs.errors:
+            _, error = min(pairs.errors.items())
+            say(f"{len(pairs.errors)} of {len(queries)} {purpose} pairs left out, such as one where {error.message}")
+        kept.append(np.flatnonzero(pairs.lengths > 0))
+        if not len(kept[-1]):
+            raise InputError(f"none of the {len(queries)} {purpose} pairs can be scored: give others")
+    few, rows = kept
+    queries, passages = calibration
+    judges = ValidationPairs(
+        [validation.query_ids[row] for row in rows],
+        [validation.queries[row] for row in rows],
+        [validation.passages[row] for row in rows],
+        validation.golden_labels[rows],
+    )
+    return ([queries[row] for row in few], [passages[row] for row in few]), judges
+
+
+def _runnable(precisions: Sequence[str], say: Callable[[str], None]) -> list[str]:
+    """The precisions that this CPU can judge; fp32 comes first, since the tables are rounded for the others."""
+    from mkdm.scoring import machine_precisions
+
+    here = machine_precisions()
+    for name in precisions:
+        if name not in here:
+            say(f"{name} left out: this CPU does not run it, so that it cannot be judged here")
+    return [name for name in PRECISIONS if name in precisions and name in here]
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A new folder that takes the place of the target once it is complete; if not, the target stays as it was."""
+    part = target.with_name(f"{target.name}.{uuid4().hex}.part")
+    old = part.with_suffix(".old")
+    try:
+        part.mkdir()
+        yield part
+        if target.exists():
+            target.rename(old)
+        part.rename(target)
+    except OSError as error:
+        raise ModelError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _carry_over(folder: str | Path, part: Path, version: str, made: set[str]) -> dict[str, ExportedModel]:
+    """Take the files of precisions that were not made now over from an earlier export of the same weights."""
+    try:
+        earlier = read_export(folder)
+        if earlier is None or (earlier.model_version, earlier.tools) != (version, _tools()):
+            return {}
+        kept = {name: one for name, one in earlier.exported.items() if name not in made}
+        for one in kept.values():
+            verify(folder, one)
+            for name in one.sha256:
+                shutil.copy2(Path(folder, FOLDER, name), part / name)
+    except ModelError:  # an export that cannot be used any more
+        return {}
+    return kept
+
+
+def _convert(
+    model: PairModel,
+    encoder: PairEncoder,
+    precision: str,
+    calibration: tuple[Sequence[str], Sequence[str]],
+    seed: int,
+    folder: Path,
+) -> dict[str, str]:
+    """Write the IR file of one precision; the hashes of its .xml and .bin."""
+    if precision != "fp32" and getattr(model.encoder, "lookup", None) is not None:
+        model.encoder.lookup.round_tables()  # type: ignore[operator,union-attr]
+    with quiet_openvino():
+        import openvino
+
+        example = probe(encoder)
+        names = list(example)
+        try:
+            with torch.no_grad():
+                ir = openvino.convert_model(_Traced(model, names), example_input=tuple(example.values()))
+        except Exception as error:  # whatever tracing or conversion raise
+            raise ModelError(f"OpenVINO cannot convert this model: {' '.join(str(error).split())[-200:]}") from error
+        for node, name in zip(ir.inputs, names, strict=True):
+            node.get_tensor().set_names({name})
+        if precision == "int8":
+            ir = _quantise(ir, encoder, encoder.encode(*calibration), names, seed)
+        openvino.save_model(ir, folder / f"{precision}.xml", compress_to_fp16=False)
+    return {name: file_hash(folder / name) for name in (f"{precision}.xml", f"{precision}.bin")}
+
+
+class _Traced(nn.Module):
+    """The model with its inputs in a fixed order, since a traced function has no keywords."""
+
+    def __init__(self, model: PairModel, names: list[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        result: Tensor = self.model(**dict(zip(self.names, inputs, strict=True)))
+        return result
+
+
+def _quantise(ir: Any, encoder: PairEncoder, pairs: EncodedPairs, names: list[str], seed: int) -> Any:
+    """int8 weights and activations of the matrix products; nncf's choices for transformers."""
+    import nncf
+
+    random.seed(seed)
+    np.random.seed(seed)
+    nncf.set_log_level(logging.ERROR)
+
+    def inputs(row: int) -> dict[str, NDArray[np.int64]]:
+        batch = encoder.batch(pairs, np.array([row]))
+        return {name: getattr(batch, name) for name in names}
+
+    rows = list(range(len(pairs.lengths)))
+    return nncf.quantize(
+        ir,
+        nncf.Dataset(rows, inputs),
+        preset=nncf.QuantizationPreset.PERFORMANCE,
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(rows),
+    )
+
+
+def _judge(
+    part: Path,
+    files: dict[str, str],
+    precision: str,
+    loaded: LoadedBackend,
+    reference: NDArray[np.float32],
+    validation: ValidationPairs,
+) -> dict[str, float]:
+    from mkdm.scoring import OpenVinoBackend
+
+    scorer = Scorer(replace(loaded, backend=OpenVinoBackend(part / f"{precision}.xml", precision)))
+    scores, rate = _scores(scorer, validation)
+    megabytes = sum((part / name).stat().st_size for name in files) / 1e6
+    return quality(scores, reference, validation) | {"pairs_per_s": rate, "megabytes": megabytes}
+
+
+def _scores(scorer: Scorer, validation: ValidationPairs) -> tuple[NDArray[np.float32], float]:
+    """Scores of the validation pairs, NaN where the model gives none, and pairs per second."""
+    started = time.perf_counter()
+    scores = scorer.score_window(validation.queries, validation.passages).scores
+    return scores, len(scores) / (time.perf_counter() - started)
+
+
+def _tools() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("openvino", "nncf", "torch", "transformers")}

@@ -1,0 +1,28 @@
+"""The student (1)-(6) and whatever is a model folder: config, checkpoint, content hash, fetching, tokenizer, zoo.
+
+May import `mkdm.text`. A driver asks folder, ir_files and zoo, which need no torch.
+"""
+
+from typing import TYPE_CHECKING
+
+from mkdm.doors import door
+
+if TYPE_CHECKING:
+    from mkdm.model.checkpoint import PairModel, load_checkpoint, save_checkpoint
+    from mkdm.model.cls_only import keep_cls_only, last_layer
+    from mkdm.model.fetch import folder_of
+    from mkdm.model.folder import (
+        check_max_length,
+        ensemble_version,
+        file_hash,
+        model_folders,
+        model_version,
+        models_version,
+        tokenizer_version,
+    )
+    from mkdm.model.ir_files import BY_SPEED, FOLDER, Export, ExportedModel, check_backend, missing, read_export, verify
+    from mkdm.model.student import MkdmConfig, MkdmModel, output_score
+    from mkdm.model.tokenizer import load_tokenizer
+    from mkdm.model.zoo import Teacher, read_zoo
+else:
+    __all__, __getattr__, __dir__ = door(__name__)

@@ -1,0 +1,108 @@
+"""Saves students, and loads whatever can score a pair: a student of ours or a sequence-classification teacher.
+
+Weights are safetensors, folders are read offline, no code that a checkpoint brings is run.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from mkdm.errors import ModelError, first_line
+from mkdm.model.folder import model_version, write_manifest
+from mkdm.model.student import MkdmConfig, MkdmModel, usable_positions
+from mkdm.model.tokenizer import load_tokenizer
+from mkdm.quiet import quiet_transformers
+
+_OFFLINE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
+
+class PairModel(nn.Module):
+    """Any model that scores pairs, behind one call.
+
+    Args:
+        model: an `MkdmModel`, or a sequence-classification model with one label (sigmoid) or two (softmax, label 1).
+    """
+
+    def __init__(self, model: PreTrainedModel, max_length: int) -> None:
+        super().__init__()
+        self.model = model
+        self.max_length = max_length
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder under the headers."""
+        return self.model.base_model
+
+    def replace_encoder(self, encoder: nn.Module) -> None:
+        """Put another module in the encoder's place."""
+        setattr(self.model, self.model.base_model_prefix, encoder)
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """int64[B, L] `input_ids`, `attention_mask` and perhaps `token_type_ids` -> float32[B, 2].
+
+        Column 0 is the score in [0, 1], column 1 its logit: log(score / (1 − score)), of the model's own logits where
+        one header gives the score, so that it does not saturate.
+        """
+        output = self.model(**inputs)
+        several_headers = isinstance(self.model, MkdmModel) and self.model.config.num_teachers > 0
+        if several_headers:
+            inside = output.score.clamp(1e-7, 1 - 1e-7)
+            return torch.stack((output.score, torch.log(inside / (1 - inside))), dim=1)
+        logits = (output.golden_logits if isinstance(self.model, MkdmModel) else output.logits).float()
+        if logits.shape[1] == 1:
+            return torch.stack((torch.sigmoid(logits[:, 0]), logits[:, 0]), dim=1)
+        return torch.stack((torch.softmax(logits, dim=1)[:, 1], logits[:, 1] - logits[:, 0]), dim=1)
+
+
+def save_checkpoint(
+    model: PreTrainedModel, tokenizer: Any, folder: str | Path, dtype: torch.dtype | None = None
+) -> str:
+    """Write weights, config, tokenizer and manifest to `folder`.
+
+    Args:
+        dtype: type to store the weights as, such as torch.float16; `model` itself stays as it is.
+
+    Returns:
+        The model's version.
+    """
+    folder = Path(folder)
+    weights = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in model.state_dict().items()}
+    with quiet_transformers():
+        model.save_pretrained(folder, state_dict=weights)
+        tokenizer.save_pretrained(folder)
+    return write_manifest(folder)
+
+
+def load_checkpoint(folder: str | Path) -> tuple[PairModel, Any, str]:
+    """Load a model in fp32 on the CPU, in evaluation mode, with its tokenizer and version.
+
+    Raises:
+        ModelError: the folder is not whole (see `model_version`), does not load, or classifies into three or more.
+    """
+    version = model_version(folder)
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(folder, **_OFFLINE)
+            auto: Any = MkdmModel if isinstance(config, MkdmConfig) else AutoModelForSequenceClassification
+            model, report = auto.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **_OFFLINE
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(f"cannot load the model at {folder}: {first_line(error)}") from error
+    tokenizer = load_tokenizer(folder)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"the weights at {folder} lack {missing[0]} ({len(missing)} tensors): it has no trained header"
+        )
+    if not isinstance(model, MkdmModel) and config.num_labels not in (1, 2):
+        raise ModelError(f"{folder} has {config.num_labels} labels; a teacher has one (a logit) or two (not, relevant)")
+    limit = usable_positions(model.base_model)
+    limit = min(limit, config.max_length) if isinstance(config, MkdmConfig) else limit
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise ModelError(f"the tokenizer at {folder} has more tokens ({len(tokenizer)}) than the model has embeddings")
+    return PairModel(model, limit).eval(), tokenizer, version

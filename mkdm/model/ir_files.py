@@ -1,0 +1,159 @@
+"""What `mkdm export-model` left beside a model: the record of its IR files. Read by drivers too; needs no torch."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from mkdm.errors import ConfigError, ModelError
+from mkdm.model.folder import file_hash, model_folders, model_version
+
+FOLDER = "openvino"
+RECORD = "export.json"
+BY_SPEED = ("int8", "bf16", "fp32")
+"""Precisions of IR files, fastest first."""
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """One IR file pair and how it did at the quality gate.
+
+    Attributes:
+        sha256: of the .xml and the .bin file, by name.
+        passed: whether it passed the gate, so that `auto` may take it.
+        figures: what the gate measured; see `mkdm.export.quality_gate`.
+    """
+
+    sha256: dict[str, str]
+    passed: bool
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Export:
+    """The record of an export.
+
+    Attributes:
+        model_version: of the safetensors that it was made from.
+        max_length: tokens that the model takes.
+        tools: versions of the packages that made it.
+        about: by name, what it was made and judged with: tables and their versions, settings.
+        reference: figures of the model in fp32 by torch, on the same pairs.
+        exported: by precision, the IR files that are there.
+        refused: by precision, the figures of those that failed the gate and were not kept.
+    """
+
+    model_version: str
+    max_length: int
+    tools: dict[str, str]
+    about: dict[str, str]
+    reference: dict[str, float]
+    exported: dict[str, ExportedModel]
+    refused: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def version(self, precision: str = "auto") -> str:
+        """What stands for the files that a run at that precision may take: 16 hexadecimal digits.
+
+        They are the same for the same weights made by the same tools. The .xml files have no part in it: OpenVINO
+        numbers the names in them anew each time.
+        """
+        taken = [
+            one for name, one in self.exported.items() if name == precision or (precision == "auto" and one.passed)
+        ]
+        weights = {name: digest for one in taken for name, digest in one.sha256.items() if name.endswith(".bin")}
+        content = weights | self.tools
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def write(self, folder: Path) -> None:
+        """Write the record into the folder of the IR files."""
+        (folder / RECORD).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    def choose(self, precision: str, fast: tuple[str, ...] = BY_SPEED) -> str | None:
+        """The precision to run: the named one if it is there, or for `auto` the fastest that passed its gate.
+
+        Args:
+            fast: those that the machine runs well, fastest first.
+        """
+        if precision != "auto":
+            return precision if precision in self.exported else None
+        return next((name for name in fast if name in self.exported and self.exported[name].passed), None)
+
+
+def read_export(folder: str | Path) -> Export | None:
+    """The record of a model folder's export, or None where there is none.
+
+    Raises:
+        ModelError: it cannot be read, or was made of other weights than the folder's.
+    """
+    record = Path(folder, FOLDER, RECORD)
+    if not record.exists():
+        return None
+    try:
+        fields = json.loads(record.read_text())
+        exported = {name: ExportedModel(**one) for name, one in fields.pop("exported").items()}
+        export = Export(**fields, exported=exported)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(f"{record} cannot be read ({error!r}): run mkdm export-model again") from error
+    version = model_version(folder)
+    if export.model_version != version:
+        raise ModelError(
+            f"{record} was made of model version {export.model_version}, the folder is {version} now: run mkdm "
+            f"export-model again, or remove {record.parent}"
+        )
+    return export
+
+
+def check_backend(models: str | Path, backend: str, precision: str) -> str | None:
+    """Check, before a task starts, that backend and precision can be had from the models' files.
+
+    Returns:
+        What stands for the IR files that may be run, or None where torch alone can be chosen.
+
+    Raises:
+        ConfigError: a precision that the backend lacks.
+        ModelError: no export, or not at that precision; or one that is broken.
+    """
+    if backend.startswith("torch"):
+        if precision == "int8":
+            raise ConfigError("int8 is run by the openvino backend: leave --backend out, or choose another --precision")
+        return None
+    if precision == "fp16" and backend == "openvino":
+        raise ConfigError("the openvino backend runs fp32, bf16 and int8; fp16 is for torch on a GPU")
+    versions = []
+    for folder in model_folders(models):
+        export = read_export(folder)
+        if (backend == "openvino" or precision == "int8") and (export is None or export.choose(precision) is None):
+            raise ModelError(missing(folder, export, precision))
+        if export is not None and export.choose(precision) is not None:
+            versions.append(export.version(precision))
+    return " ".join(sorted(versions)) or None
+
+
+def missing(folder: str | Path, export: Export | None, precision: str) -> str:
+    """Says that an IR file is not there, why, and what to do."""
+    wanted = "IR files that passed their gate" if precision == "auto" else f"{precision} IR file"
+    if export is None:
+        return f"{folder} has no {wanted}: run mkdm export-model --model {folder} first"
+    if precision in export.refused:
+        return (
+            f"{folder} has no {wanted}: it was refused for its quality; see {Path(folder, FOLDER, RECORD)}, or run "
+            f"mkdm export-model --model {folder} with --force true"
+        )
+    there = ", ".join(export.exported) or "none"
+    if precision == "auto":
+        return f"{folder} has no {wanted} (there, but not for auto here: {there}): name one with --precision"
+    return f"{folder} has no {wanted} (there: {there}): run mkdm export-model --model {folder} --precisions {precision}"
+
+
+def verify(folder: str | Path, one: ExportedModel) -> Path:
+    """The .xml file of an exported model, after checking that it and its .bin are as they were written.
+
+    Raises:
+        ModelError: a file is missing or has changed.
+    """
+    for name, digest in one.sha256.items():
+        path = Path(folder, FOLDER, name)
+        if not path.exists() or file_hash(path) != digest:
+            state = "has changed since it was exported" if path.exists() else "is missing"
+            raise ModelError(f"{path} {state}: run mkdm export-model again")
+    return Path(folder, FOLDER, next(name for name in one.sha256 if name.endswith(".xml")))

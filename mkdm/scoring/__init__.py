@@ -1,0 +1,29 @@
+"""From texts to scores: encoding, token cache, batches, the lean encoder, backends, `Scorer`, ensembles.
+
+May import `mkdm.model` and what is below it.
+"""
+
+from typing import TYPE_CHECKING
+
+from mkdm.doors import door
+
+if TYPE_CHECKING:
+    from mkdm.scoring.backend import LoadedBackend
+    from mkdm.scoring.backend_choice import load_backend
+    from mkdm.scoring.batching import token_budget_batches
+    from mkdm.scoring.encoding import Batch, EncodedPairs, PairEncoder
+    from mkdm.scoring.ensemble import load_scorer
+    from mkdm.scoring.memory import memory_bytes
+    from mkdm.scoring.openvino_backend import OpenVinoBackend, machine_precisions
+    from mkdm.scoring.scorer import PairScorer, Scorer, WindowScores
+    from mkdm.scoring.template import Template
+    from mkdm.scoring.torch_backend import (
+        TorchBackend,
+        avoid_cudnn_attention,
+        fastest_precision,
+        make_lean,
+        probe,
+        to_tensors,
+    )
+else:
+    __all__, __getattr__, __dir__ = door(__name__)

@@ -1,0 +1,33 @@
+"""The torch backend with its model compiled by `torch.compile`: what follows a matrix product is fused into one kernel.
+
+It takes half a minute or more to compile, once per process and shape of the model, so that it is not chosen by `auto`.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from mkdm.errors import ConfigError
+from mkdm.scoring import torch_backend
+from mkdm.scoring.backend import LoadedBackend
+from mkdm.scoring.encoding import PairEncoder
+
+
+def load(folder: str | Path, precision: str, threads: int | None, streams: int | None) -> LoadedBackend:
+    """Load a model folder and compile it for batches of any shape; see `mkdm.scoring.backend.load_backend`.
+
+    Raises:
+        ConfigError: it does not compile here.
+    """
+    loaded = torch_backend.load(folder, precision, threads, streams)
+    loaded.backend.compile()  # type: ignore[attr-defined]
+    encoder = PairEncoder(loaded.tokenizer, loaded.max_length)
+    pairs = encoder.encode(["a"] * 4, ["a", "a a", "a a a", "a a a a"])
+    try:
+        for rows in (4, 2):  # of two shapes, so that shapes are left open from here on
+            loaded.backend.score(encoder.batch(pairs, np.arange(rows)))
+    except Exception as error:  # whatever compilers raise
+        raise ConfigError(
+            f"torch.compile does not work here: {' '.join(str(error).split())[:200]}; use --backend torch"
+        ) from error
+    return loaded

@@ -1,0 +1,253 @@
+"""Scores query–passage pairs with any model and backend: sorted by length, batched by token budget, order restored."""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mkdm.errors import ConfigError, InputError, RejectCode
+from mkdm.scoring.backend import Backend, LoadedBackend
+from mkdm.scoring.backend_choice import load_backend
+from mkdm.scoring.batching import token_budget_batches
+from mkdm.scoring.encoding import EncodedPairs, PairEncoder, RowError, bisect_failures
+
+
+@dataclass(frozen=True)
+class WindowScores:
+    """What came of n pairs, in their order.
+
+    Attributes:
+        scores: float32[n] in [0, 1]; NaN where the row has an error.
+        logits: float32[n], log(score / (1 − score)); NaN where the row has an error.
+        tokens: int32[n], tokens of the pair with special tokens; 0 for a row that never reached the model.
+        padded_tokens: int32[n], tokens that the model computed for the row, padding included; 0 where it computed none,
+            as for the second of two equal pairs.
+        errors: by row number.
+    """
+
+    scores: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    tokens: NDArray[np.int32]
+    padded_tokens: NDArray[np.int32]
+    errors: dict[int, RowError]
+
+
+Texts = Sequence[str | None]
+
+
+class PairScorer(ABC):
+    """What scores pairs: one model, or several that are averaged.
+
+    Attributes:
+        model_version: content hash of the model folder, or of several.
+        precision: fp32, bf16, fp16 or int8, as `auto` was settled.
+        window: pairs that a caller had best give to one `score_window`.
+    """
+
+    model_version: str
+    precision: str
+    window: int
+
+    @abstractmethod
+    def score_window(self, queries: Sequence[str | None], passages: Sequence[str | None]) -> WindowScores:
+        """Score n pairs, sorted together; a pair that cannot be scored becomes an error of its row, never an exception.
+
+        Pairs of the same two texts are scored once. A batch that raises is halved until the row at fault stands alone.
+        """
+
+    def score_windows(self, windows: Iterable[tuple[Texts, Texts]]) -> Iterator[WindowScores]:
+        """Score window after window of queries and passages; see `score_window`."""
+        for queries, passages in windows:
+            yield self.score_window(queries, passages)
+
+    def score(self, queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
+        """Score n pairs.
+
+        Args:
+            queries: n texts.
+            passages: n texts.
+
+        Returns:
+            float32[n] in [0, 1], in the order of the input.
+
+        Raises:
+            InputError: the lengths differ, or a pair cannot be scored; the text names the first such pair.
+        """
+        if len(queries) != len(passages):
+            raise InputError(f"{len(queries)} queries but {len(passages)} passages: give one passage per query")
+        scores = np.zeros(len(queries), dtype=np.float32)
+        starts, size = range(0, len(queries), self.window), self.window
+        windows = ((queries[start : start + size], passages[start : start + size]) for start in starts)
+        for start, result in zip(starts, self.score_windows(windows), strict=True):
+            if result.errors:
+                row, error = min(result.errors.items())
+                raise InputError(f"pair {start + row} cannot be scored: {error.message} ({error.code})")
+            scores[start : start + size] = result.scores
+        return scores
+
+
+class Scorer(PairScorer):
+    """A loaded model that scores pairs.
+
+    A window goes through three stages that overlap: it is read and tokenised in one thread, its batches are computed by
+    as many threads as the backend has use for, and the caller takes the results of the window before.
+
+    Attributes:
+        backend: what runs the model.
+        max_length: tokens of a pair at most; the passage is cut to fit, the query never.
+        token_budget: padded tokens of a batch; halved for good when a batch does not fit in the device's memory.
+    """
+
+    def __init__(self, loaded: LoadedBackend, max_length: int | None = None, token_budget: int | None = None) -> None:
+        if max_length is not None and not 0 < max_length <= loaded.max_length:
+            raise ConfigError(f"--max-length is {max_length}; this model takes 1 to {loaded.max_length} tokens")
+        if token_budget is not None and token_budget < 1:
+            raise ConfigError(f"--token-budget is {token_budget}; it must be at least 1")
+        self.backend: Backend = loaded.backend
+        self.model_version = loaded.model_version
+        self.precision = loaded.backend.precision
+        self.window = loaded.backend.window
+        self.max_length = max_length or loaded.max_length
+        self.token_budget = token_budget or loaded.backend.token_budget
+        self._encoder = PairEncoder(loaded.tokenizer, self.max_length)
+        self._reader = ThreadPoolExecutor(1, "mkdm-read")
+        self._runner = ThreadPoolExecutor(loaded.backend.streams, "mkdm-run")
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        backend: str = "auto",
+        precision: str = "auto",
+        max_length: int | None = None,
+        token_budget: int | None = None,
+        threads: int | None = None,
+        streams: int | None = None,
+    ) -> "Scorer":
+        """Load a student or teacher from a folder.
+
+        Args:
+            folder: Hugging Face folder: safetensors, config.json, fast tokenizer.
+            backend: torch, torch-compile, openvino (the IR files that `mkdm export-model` made), or auto: openvino
+                where there are such files and no GPU, else torch.
+            precision: fp32, bf16, fp16, int8, or auto: the fastest that the machine has, of IR files the fastest
+                that passed its quality gate.
+            max_length: tokens of a pair; default: as the model was trained.
+            token_budget: padded tokens of a batch; default: what suits the device.
+            threads: cores to use on a CPU; default: all.
+            streams: batches that share them; default: what scores many pairs fastest. 1 scores a single pair fastest.
+
+        Raises:
+            ModelError: the folder is missing, incomplete, changed, or no model that scores pairs.
+            ConfigError: a setting that the model or machine cannot meet.
+        """
+        return cls(load_backend(folder, backend, precision, threads, streams), max_length, token_budget)
+
+    def score_window(self, queries: Texts, passages: Texts) -> WindowScores:
+        """See `PairScorer.score_window`."""
+        return self._start(queries, passages, self._encoder.encode(queries, passages)).finish()
+
+    def score_windows(self, windows: Iterable[tuple[Texts, Texts]]) -> Iterator[WindowScores]:
+        """See `PairScorer.score_windows`; two windows are read ahead of the one whose results are taken."""
+        source = iter(windows)
+
+        def read() -> tuple[Texts, Texts, EncodedPairs] | None:
+            window = next(source, None)
+            return None if window is None else (*window, self._encoder.encode(*window))
+
+        started: deque[_StartedWindow] = deque()
+        upcoming = self._reader.submit(read)
+        try:
+            while (window := upcoming.result()) is not None:
+                upcoming = self._reader.submit(read)
+                started.append(self._start(*window))
+                if len(started) > 1:  # the next one keeps the backend busy while this one's results go their way
+                    yield started.popleft().finish()
+            while started:
+                yield started.popleft().finish()
+        finally:
+            upcoming.cancel()
+            for left in started:
+                left.cancel()
+
+    def _start(self, queries: Texts, passages: Texts, pairs: EncodedPairs) -> "_StartedWindow":
+        """Hand the batches of a window to the backend."""
+        result = WindowScores(
+            scores=np.full(len(queries), np.nan, dtype=np.float32),
+            logits=np.full(len(queries), np.nan, dtype=np.float32),
+            tokens=pairs.lengths,
+            padded_tokens=np.zeros(len(queries), dtype=np.int32),
+            errors=dict(pairs.errors),
+        )
+        first: dict[tuple[str | None, str | None], int] = {}
+        leader = np.array([first.setdefault(pair, row) for row, pair in enumerate(zip(queries, passages, strict=True))])
+        good = np.flatnonzero((pairs.lengths > 0) & (leader == np.arange(len(leader))))
+        batches = [
+            self._runner.submit(self._score_rows, pairs, good[batch], result)
+            for batch in token_budget_batches(pairs.lengths[good], self.token_budget)
+        ]
+        return _StartedWindow(result, leader, batches)
+
+    def _score_rows(self, pairs: EncodedPairs, rows: NDArray[np.int64], result: WindowScores) -> None:
+        def run(part: list[int]) -> None:
+            batch = self._encoder.batch(pairs, np.array(part))
+            try:
+                outputs = self.backend.score(batch)
+            except self.backend.out_of_memory as error:
+                self._spare_memory(batch.input_ids.size, len(part), error)
+                raise
+            result.scores[part], result.logits[part] = outputs[:, 0], outputs[:, 1]
+            result.padded_tokens[part] = batch.input_ids.shape[1]
+
+        def fail(row: int, error: Exception) -> None:
+            result.errors[row] = RowError(RejectCode.MODEL_ERROR, f"{type(error).__name__}: {error}")
+
+        bisect_failures(rows.tolist(), run, fail)
+
+    def _spare_memory(self, tokens: int, rows: int, error: Exception) -> None:
+        """Halve the budget after a batch that did not fit; the batch itself is halved by `bisect_failures`."""
+        if rows == 1:  # no fault of the row, so it is not rejected: the task fails
+            raise MemoryError(f"one pair of {tokens} tokens does not fit in the device's memory: {error}") from error
+        self.token_budget = min(self.token_budget, max(1, tokens // 2))
+
+
+@dataclass(frozen=True)
+class _StartedWindow:
+    """A window whose batches are being computed.
+
+    Attributes:
+        leader: int64[n], by row the first row of the same two texts, which alone is computed.
+        batches: what is being done; each fills its rows of the result.
+    """
+
+    result: WindowScores
+    leader: NDArray[np.int64]
+    batches: list[Future[None]]
+
+    def finish(self) -> WindowScores:
+        """Wait for all batches."""
+        try:
+            for batch in self.batches:
+                batch.result()
+        except BaseException:
+            self.cancel()
+            raise
+        result, leader = self.result, self.leader
+        for row in np.flatnonzero((result.tokens > 0) & (leader != np.arange(len(leader)))):
+            result.scores[row], result.logits[row] = result.scores[leader[row]], result.logits[leader[row]]
+            if leader[row] in result.errors:
+                result.errors[int(row)] = result.errors[leader[row]]
+        for row in np.flatnonzero(~np.isfinite(result.scores)):
+            message = f"the model's score is {result.scores[row]}"
+            result.errors.setdefault(int(row), RowError(RejectCode.NON_FINITE_SCORE, message))
+        return result
+
+    def cancel(self) -> None:
+        """Drop the batches that have not begun."""
+        for batch in self.batches:
+            batch.cancel()

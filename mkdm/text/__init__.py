@@ -1,0 +1,15 @@
+"""Texts before a model sees them: queries normalised, HTML taken out, documents cut into passages.
+
+May import the top of `mkdm` alone.
+"""
+
+from typing import TYPE_CHECKING
+
+from mkdm.doors import door
+
+if TYPE_CHECKING:
+    from mkdm.text.html import HTML, strip_html
+    from mkdm.text.passages import PassageCutter, cutter_version
+    from mkdm.text.queries import normalise_query, words
+else:
+    __all__, __getattr__, __dir__ = door(__name__)

@@ -1,0 +1,187 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import spread_scores, tiny_config, tiny_student
+from transformers import AutoModelForSequenceClassification
+
+from mkdm.errors import ConfigError, InputError, ModelError
+from mkdm.export.openvino_export import ExportSettings, export_model
+from mkdm.export.quality_gate import ValidationPairs
+from mkdm.model.checkpoint import save_checkpoint
+from mkdm.model.ir_files import BY_SPEED, check_backend, read_export
+from mkdm.scoring.scorer import Scorer
+
+openvino = pytest.importorskip("openvino")
+BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+PRECISIONS = ("fp32", "bf16", "int8") if BF16 else ("fp32", "int8")
+LENIENT = ExportSettings(PRECISIONS, max_auc_loss=1.0)
+
+
+@pytest.fixture(scope="module")
+def validation(texts) -> ValidationPairs:
+    queries, passages = texts
+    return ValidationPairs(queries, queries, passages, np.arange(len(queries)) % 3 // 2)
+
+
+@pytest.fixture(scope="module")
+def exported_folder(student_folder, texts, validation, tmp_path_factory) -> Path:
+    """The tiny student with IR files that all passed. To be copied, not changed."""
+    folder = Path(shutil.copytree(student_folder, tmp_path_factory.mktemp("exported") / "student"))
+    export_model(folder, (texts[0][:40], texts[1][:40]), validation, LENIENT, {"calibration": "here"})
+    return folder
+
+
+def test_fp32_equals_torch_in_batches_of_any_shape(exported_folder, texts):
+    expected = Scorer.load(exported_folder, "torch", "fp32").score(*texts)
+    for budget in (None, 1, 700):
+        scores = Scorer.load(exported_folder, "openvino", "fp32", token_budget=budget).score(*texts)
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
+def test_others_stay_near(exported_folder, texts, precision):
+    expected = Scorer.load(exported_folder, "torch", "fp32").score(*texts)
+    scorer = Scorer.load(exported_folder, "openvino", precision)
+    assert scorer.precision == precision
+    drift = np.abs(scorer.score(*texts) - expected)
+    assert 0 < drift.max() < 0.2
+
+
+@pytest.mark.parametrize("family", ["roberta", "distilbert"])
+def test_teacher_without_token_types(family, tokenizers, texts, validation, tmp_path):
+    config = tiny_config(family, tokenizers[family])
+    config.num_labels = 1
+    torch.manual_seed(0)
+    save_checkpoint(spread_scores(AutoModelForSequenceClassification.from_config(config)), tokenizers[family], tmp_path)
+    export = export_model(tmp_path, (texts[0][:5], texts[1][:5]), validation, ExportSettings(("fp32",)))
+    assert export.exported["fp32"].passed
+    assert export.exported["fp32"].figures["max_score_drift"] <= 1e-5
+
+
+def test_executors_of_one_machine_are_not_bound_to_the_same_cores(exported_folder):
+    model = Scorer.load(exported_folder, "openvino", "fp32", threads=1).backend._model
+    assert not model.get_property("ENABLE_CPU_PINNING")
+    assert model.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_record_tells_what_was_made_and_how_it_did(exported_folder):
+    export = read_export(exported_folder)
+    assert set(export.exported) == set(PRECISIONS)
+    assert export.about["calibration"] == "here"
+    assert {"openvino", "nncf"} <= export.tools.keys()
+    for one in export.exported.values():
+        assert one.passed
+        assert one.figures["pairs_per_s"] > 0
+        assert {"rank_correlation", "auc_change", "accuracy_change", "max_score_drift"} <= one.figures.keys()
+        assert {Path(name).suffix for name in one.sha256} == {".xml", ".bin"}
+
+
+def test_same_seed_makes_the_same_files(exported_folder, texts, validation, tmp_path):
+    again = Path(shutil.copytree(exported_folder, tmp_path / "again"))
+    export = export_model(again, (texts[0][:40], texts[1][:40]), validation, LENIENT)
+    assert export.version() == read_export(exported_folder).version()
+
+
+def test_auto_takes_the_fastest_that_passed(exported_folder, tmp_path):
+    folder = Path(shutil.copytree(exported_folder, tmp_path / "student"))
+    record = folder / "openvino" / "export.json"
+    assert Scorer.load(folder).precision == "int8"
+    assert Scorer.load(folder, "torch", "fp32").precision == "fp32"
+    fields = json.loads(record.read_text())
+    fields["exported"]["int8"]["passed"] = False  # as if forced
+    record.write_text(json.dumps(fields))
+    fastest = next(name for name in BY_SPEED if name in PRECISIONS and name != "int8")
+    assert Scorer.load(folder).precision == fastest
+    assert Scorer.load(folder, precision="int8").precision == "int8"
+    shutil.rmtree(folder / "openvino")
+    assert type(Scorer.load(folder).backend).__name__ == "TorchBackend"
+
+
+def test_refused_is_not_kept_and_forced_is(exported_folder, texts, validation, tmp_path):
+    folder = Path(shutil.copytree(exported_folder, tmp_path / "student"))
+    calibration = (texts[0][:5], texts[1][:5])
+    strict = ExportSettings(("int8",), max_auc_loss=-1.0)
+    export = export_model(folder, calibration, validation, strict)
+    assert "int8" in export.refused
+    assert set(export.exported) == set(PRECISIONS) - {"int8"}, "the others stay"
+    assert not (folder / "openvino" / "int8.bin").exists()
+    assert Scorer.load(folder, "openvino", "fp32").precision == "fp32"
+    with pytest.raises(ModelError, match="no int8 IR file: it was refused for its quality"):
+        check_backend(folder, "auto", "int8")
+    forced = export_model(folder, calibration, validation, ExportSettings(("int8",), max_auc_loss=-1.0, force=True))
+    assert not forced.exported["int8"].passed
+    assert check_backend(folder, "auto", "int8") == forced.version("int8")
+    assert check_backend(folder, "auto", "auto") == forced.version() != forced.version("int8")
+
+
+def test_files_that_do_not_belong_to_the_model(exported_folder, tmp_path, tokenizers):
+    folder = Path(shutil.copytree(exported_folder, tmp_path / "student"))
+    (folder / "openvino" / "fp32.bin").write_bytes(b"other")
+    with pytest.raises(ModelError, match=r"fp32\.bin has changed since it was exported"):
+        Scorer.load(folder, "openvino", "fp32")
+    (folder / "openvino" / "fp32.bin").unlink()
+    with pytest.raises(ModelError, match=r"fp32\.bin is missing"):
+        Scorer.load(folder, "openvino", "fp32")
+    save_checkpoint(tiny_student("bert", tokenizers["bert"]), tokenizers["bert"], folder)
+    with pytest.raises(ModelError, match=r"was made of model version \w+, the folder is \w+ now"):
+        Scorer.load(folder)
+    (folder / "openvino" / "export.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be read"):
+        Scorer.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "error", "message"),
+    [
+        ("openvino", "auto", ModelError, "has no IR files that passed their gate: run mkdm export-model --model"),
+        ("auto", "int8", ModelError, "has no int8 IR file: run mkdm export-model"),
+        ("torch", "int8", ConfigError, "int8 is run by the openvino backend"),
+        ("openvino", "fp16", ConfigError, "fp16 is for torch on a GPU"),
+    ],
+)
+def test_what_is_not_there_is_told(student_folder, backend, precision, error, message):
+    with pytest.raises(error, match=message):
+        Scorer.load(student_folder, backend, precision)
+
+
+def test_version_is_that_of_the_files_that_may_be_run(exported_folder):
+    export = read_export(exported_folder)
+    versions = {name: export.version(name) for name in ("auto", *PRECISIONS)}
+    assert len(set(versions.values())) == len(versions)
+    without = replace(export, exported={"fp32": export.exported["fp32"]})
+    assert without.version("fp32") == versions["fp32"], "int8 beside it changes no run in fp32"
+    forced = replace(export, exported=export.exported | {"int8": replace(export.exported["int8"], passed=False)})
+    assert forced.version() != versions["auto"], "auto would take another file"
+
+
+def test_pairs_that_cannot_be_scored_are_left_out(exported_folder, texts, validation, tmp_path):
+    folder, said = Path(shutil.copytree(exported_folder, tmp_path / "student")), []
+    columns = (validation.query_ids, [" ", *validation.queries[1:]], validation.passages)
+    some = ValidationPairs(*columns, validation.golden_labels)
+    fp32 = ExportSettings(("fp32",))
+    export_model(folder, (["a", "a " * 200], ["a", "a"]), some, fp32, say=said.append)
+    assert any("1 of 2 calibration pairs left out" in text for text in said)
+    assert any("1 of 300 validation pairs left out, such as one where the query has no token" in text for text in said)
+    before = read_export(folder)
+    with pytest.raises(InputError, match="none of the 1 calibration pairs can be scored"):
+        export_model(folder, ([" "], ["a"]), some, fp32)
+    assert read_export(folder) == before, "the earlier export stays"
+
+
+def test_folder_that_cannot_be_written(exported_folder, texts, validation, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(exported_folder, tmp_path / "student"))
+    before = read_export(folder)
+
+    def full(path, *_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mkdm.export.openvino_export.file_hash", full)
+    with pytest.raises(ModelError, match=r"cannot write .*openvino: No space left on device"):
+        export_model(folder, (texts[0][:5], texts[1][:5]), validation, ExportSettings(("fp32",)))
+    assert read_export(folder) == before
+    assert [path.name for path in folder.glob("openvino*")] == ["openvino"]
