@@ -79,8 +79,24 @@ class Export:
         return next((name for name in fast if name in self.exported and self.exported[name].passed), None)
 
 
+def own_files(folder: str | Path) -> set[str]:
+    """Names of the files in a model's folder of IR files that `mkdm export-model` made, the record among them.
+
+    Whatever else lies there is another tool's, such as the openvino_model.xml of optimum and sentence-transformers.
+    """
+    try:
+        fields = json.loads(Path(folder, FOLDER, RECORD).read_text())
+        return {RECORD, *(name for one in fields["exported"].values() for name in one["sha256"])}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return set()
+
+
+def _is_foreign(fields: object) -> bool:
+    return isinstance(fields, dict) and bool(fields) and not fields.keys() & {"model_version", "exported", "tools"}
+
+
 def read_export(folder: str | Path) -> Export | None:
-    """The record of a model folder's export, or None where there is none.
+    """The record of a model folder's export, or None where there is none, or only another tool's file of that name.
 
     Raises:
         ModelError: it cannot be read, or was made of other weights than the folder's.
@@ -90,10 +106,14 @@ def read_export(folder: str | Path) -> Export | None:
         return None
     try:
         fields = json.loads(record.read_text())
+        if _is_foreign(fields):
+            return None
         exported = {name: ExportedModel(**one) for name, one in fields.pop("exported").items()}
         export = Export(**fields, exported=exported)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(f"{record} cannot be read ({error!r}): run mkdm export-model again") from error
+        raise ModelError(
+            f"{record} cannot be read ({error!r}): remove it and mkdm's IR files beside it, then run mkdm export-model again"
+        ) from error
     version = model_version(folder)
     if export.model_version != version:
         raise ModelError(
