@@ -2,7 +2,16 @@
 
 from typing import NamedTuple
 
-from mkdm.model import Export, Teacher, check_backend, check_max_length, models_version, read_zoo
+from mkdm.model import (
+    Export,
+    Teacher,
+    check_backend,
+    check_fitness,
+    check_max_length,
+    model_folders,
+    models_version,
+    read_zoo,
+)
 
 __all__ = ["CheckedModel", "Export", "Teacher", "check_max_length", "check_model", "read_zoo"]
 
@@ -28,9 +37,12 @@ def check_model(models: str, backend: str, precision: str, max_length: int | Non
     """Check that models can be run as wanted.
 
     Raises:
-        ModelError: a folder is missing, incomplete or changed, or lacks the IR file that is asked for.
+        ModelError: a folder is missing, incomplete or changed, is no model that scores pairs (see `check_fitness`), or
+            lacks the IR file that is asked for.
         ConfigError: a backend has not that precision, or a model does not take that many tokens.
     """
     version = models_version(models)
+    for folder in model_folders(models):
+        check_fitness(folder)
     check_max_length(models, max_length)
     return CheckedModel(version, check_backend(models, backend, precision))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mkdm.model.checkpoint import PairModel, load_checkpoint, save_checkpoint
     from mkdm.model.cls_only import keep_cls_only, last_layer
     from mkdm.model.fetch import folder_of
+    from mkdm.model.fitness import check_fitness
     from mkdm.model.folder import (
         check_max_length,
         ensemble_version,
@@ -20,7 +21,18 @@ if TYPE_CHECKING:
         models_version,
         tokenizer_version,
     )
-    from mkdm.model.ir_files import BY_SPEED, FOLDER, Export, ExportedModel, check_backend, missing, read_export, verify
+    from mkdm.model.ir_files import (
+        BY_SPEED,
+        FOLDER,
+        RECORD,
+        Export,
+        ExportedModel,
+        check_backend,
+        missing,
+        own_files,
+        read_export,
+        verify,
+    )
     from mkdm.model.student import MkdmConfig, MkdmModel, output_score
     from mkdm.model.tokenizer import load_tokenizer
     from mkdm.model.zoo import Teacher, read_zoo
