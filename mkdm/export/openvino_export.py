@@ -25,9 +25,11 @@ from mkdm.model import (
     ExportedModel,
     PairModel,
     file_hash,
+    folder_of,
     load_checkpoint,
     own_files,
     read_export,
+    relevant_is_first,
     verify,
 )
 from mkdm.quiet import quiet_openvino
@@ -85,6 +87,7 @@ def export_model(
         InputError: no pair is left to calibrate on, or none or one kind of golden label to judge by.
     """
     settings = settings or ExportSettings()
+    folder = folder_of(folder)
     foreign = _foreign(folder)
     model, tokenizer, version = load_checkpoint(folder)
     encoder = PairEncoder(tokenizer, model.max_length)
@@ -109,7 +112,8 @@ def export_model(
                 for name in files:
                     (part / name).unlink()
         kept = _carry_over(folder, part, version, {*exported, *refused})
-        export = Export(version, model.max_length, _tools(), about or {}, at_hand, kept | exported, refused)
+        first = relevant_is_first(folder)
+        export = Export(version, model.max_length, _tools(), about or {}, at_hand, kept | exported, refused, first)
         export.write(part)
     return export
 

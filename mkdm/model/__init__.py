@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         model_folders,
         model_version,
         models_version,
+        saved_length,
         tokenizer_version,
     )
     from mkdm.model.ir_files import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         read_export,
         verify,
     )
+    from mkdm.model.labels import relevant_is_first
     from mkdm.model.student import MkdmConfig, MkdmModel, output_score
     from mkdm.model.tokenizer import load_tokenizer
     from mkdm.model.zoo import Teacher, read_zoo

@@ -105,8 +105,7 @@ def load_checkpoint(folder: str | Path) -> tuple[PairModel, Any, str]:
     tokenizer = load_tokenizer(folder)
     check_report(report, folder)
     limit = usable_positions(model.base_model)
-    saved = config.max_length if isinstance(config, MkdmConfig) else saved_length(folder)
-    limit = min(limit, saved or limit)
+    limit = min(limit, saved_length(folder) or limit)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(f"the tokenizer at {folder} has more tokens ({len(tokenizer)}) than the model has embeddings")
     return PairModel(model, limit, relevant).eval(), tokenizer, version

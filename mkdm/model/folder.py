@@ -10,6 +10,7 @@ from typing import Any
 
 from mkdm.errors import ConfigError, ModelError
 from mkdm.model.fetch import folder_of
+from mkdm.model.hub_cache import how_to_get
 
 MANIFEST = "mkdm_manifest.json"
 _TOKENIZER_FILES = (
@@ -94,18 +95,22 @@ def _check_max_length(folder: Path, max_length: int | None) -> None:
     takes = config.get("max_length") if config.get("model_type") == "mkdm" else config.get("max_position_embeddings")
     if takes is not None and "roberta" in config.get("model_type", ""):  # which leaves positions up to padding unused
         takes -= config.get("pad_token_id", 1) + 1
-    if config.get("model_type") != "mkdm":
-        takes = min((one for one in (takes, saved_length(folder)) if one is not None), default=None)
+    takes = min((one for one in (takes, saved_length(folder)) if one is not None), default=None)
     if max_length is not None and takes is not None and max_length > takes:
         raise ConfigError(f"--max-length is {max_length}; this model takes 1 to {takes} tokens")
 
 
 def saved_length(folder: str | Path) -> int | None:
-    """Tokens of a pair that a teacher was saved with, or None: what a CrossEncoder of that folder takes.
+    """Tokens of a pair that a model was saved with, or None where its files tell none.
 
-    That is `max_seq_length` of sentence-transformers, else `model_max_length` of the tokenizer.
+    That is a student's `max_length`. A teacher takes what a CrossEncoder of its folder does: `max_seq_length` of
+    sentence-transformers, else `model_max_length` of the tokenizer.
     """
     folder = Path(folder)
+    config = read_json(folder / "config.json")
+    if config.get("model_type") == "mkdm":
+        own = config.get("max_length")
+        return None if own is None else int(own)
     sizes = (
         read_json(folder / "sentence_bert_config.json", {}).get("max_seq_length"),
         read_json(folder / "tokenizer_config.json", {}).get("model_max_length"),
@@ -150,6 +155,8 @@ def content_files(folder: Path) -> list[Path]:
         ModelError: as for `model_version`.
     """
     if not folder.is_dir():
+        if (told := how_to_get(str(folder))) is not None:
+            raise ModelError(told)
         raise ModelError(f"no model folder at {folder}: pass --model a folder with config.json and model.safetensors")
     if (folder / "adapter_config.json").exists():
         raise ModelError(

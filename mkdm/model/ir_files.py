@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mkdm.errors import ConfigError, ModelError
 from mkdm.model.folder import file_hash, model_folders, model_version
+from mkdm.model.labels import relevant_is_first
 
 FOLDER = "openvino"
 RECORD = "export.json"
@@ -41,6 +42,7 @@ class Export:
         reference: figures of the model in fp32 by torch, on the same pairs.
         exported: by precision, the IR files that are there.
         refused: by precision, the figures of those that failed the gate and were not kept.
+        first_label: whether its scores are of the first of a teacher's two labels; see `relevant_label`.
     """
 
     model_version: str
@@ -50,6 +52,7 @@ class Export:
     reference: dict[str, float]
     exported: dict[str, ExportedModel]
     refused: dict[str, dict[str, float]] = field(default_factory=dict)
+    first_label: bool = False
 
     def version(self, precision: str = "auto") -> str:
         """What stands for the files that a run at that precision may take: 16 hexadecimal digits.
@@ -99,7 +102,7 @@ def read_export(folder: str | Path) -> Export | None:
     """The record of a model folder's export, or None where there is none, or only another tool's file of that name.
 
     Raises:
-        ModelError: it cannot be read, or was made of other weights than the folder's.
+        ModelError: it cannot be read, was made of other weights than the folder's, or for another label.
     """
     record = Path(folder, FOLDER, RECORD)
     if not record.exists():
@@ -112,7 +115,8 @@ def read_export(folder: str | Path) -> Export | None:
         export = Export(**fields, exported=exported)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"{record} cannot be read ({error!r}): remove it and mkdm's IR files beside it, then run mkdm export-model again"
+            f"{record} cannot be read ({error!r}): remove it and the IR files beside it, and run mkdm "
+            f"export-model again"
         ) from error
     version = model_version(folder)
     if export.model_version != version:
@@ -120,6 +124,8 @@ def read_export(folder: str | Path) -> Export | None:
             f"{record} was made of model version {export.model_version}, the folder is {version} now: run mkdm "
             f"export-model again, or remove {record.parent}"
         )
+    if export.first_label != relevant_is_first(folder):
+        raise ModelError(f"{record} was made for another of the model's labels: run mkdm export-model again")
     return export
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdm.errors import ModelError
+from mkdm.model.folder import read_json
 
 _RELEVANT = {"relevant", "positive", "pos", "yes", "true", "1", "match", "matched", "entailment", "entails", "entailed"}
 _RELEVANT |= {"duplicate", "paraphrase", "equivalent", "similar", "correct", "good", "related", "answer", "answerable"}
@@ -34,9 +35,9 @@ def relevant_label(config: dict[str, Any], folder: str | Path) -> int:
     """
     labels = number_of_labels(config)
     if labels not in (1, 2):
-        names = ", ".join(_names(config).values())
+        told_names = ", ".join(_names(config).values())
         raise ModelError(
-            f"{folder} has {labels} labels{f' ({names})' if names else ''}, as a model of inference has; a teacher has "
+            f"{folder} has {labels} labels{f' ({told_names})' if told_names else ''}, as a model of inference has; a teacher has "
             f"one (a logit) or two (not, relevant): train or choose one with such a header"
         )
     if labels == 2 and config.get("problem_type") == "multi_label_classification":
@@ -62,6 +63,17 @@ def relevant_label(config: dict[str, Any], folder: str | Path) -> int:
     raise ModelError(
         f"id2label in {folder} has {names[0]!r} and {names[1]!r}, which do not tell the relevant: {_WRITE}"
     )
+
+
+def relevant_is_first(folder: str | Path) -> bool:
+    """Whether a folder holds a teacher of two labels, of which the first is the relevant one.
+
+    Raises:
+        ModelError: as for `relevant_label`.
+    """
+    config = read_json(Path(folder, "config.json"))
+    teacher = config.get("model_type") != "mkdm" and number_of_labels(config) == 2
+    return teacher and relevant_label(config, folder) == 0
 
 
 def _names(config: dict[str, Any]) -> dict[int, str]:

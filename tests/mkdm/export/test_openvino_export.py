@@ -211,3 +211,17 @@ def test_file_of_another_tool_is_not_overwritten(name, student_folder, texts, va
     with pytest.raises(ModelError, match=rf"{name} was not made by mkdm export-model, .* move it away"):
         export_model(folder, (texts[0][:5], texts[1][:5]), validation, ExportSettings(("fp32",)))
     assert (folder / "openvino" / name).read_text() == '{"made_by": "another tool"}'
+
+
+def test_export_for_the_other_label_is_refused(tokenizers, texts, validation, tmp_path):
+    config = tiny_config("bert", tokenizers["bert"])
+    config.id2label = {0: "relevant", 1: "irrelevant"}
+    torch.manual_seed(0)
+    save_checkpoint(spread_scores(AutoModelForSequenceClassification.from_config(config)), tokenizers["bert"], tmp_path)
+    export_model(tmp_path, (texts[0][:5], texts[1][:5]), validation, ExportSettings(("fp32",)))
+    scores = [Scorer.load(tmp_path, name, "fp32").score(*texts) for name in ("openvino", "torch")]
+    np.testing.assert_allclose(*scores, rtol=0, atol=1e-5)
+    record = tmp_path / "openvino" / "export.json"
+    record.write_text(record.read_text().replace('"first_label": true', '"first_label": false'))
+    with pytest.raises(ModelError, match="was made for another of the model's labels"):
+        Scorer.load(tmp_path, "openvino", "fp32")
