@@ -21,18 +21,17 @@ from jobs.reports import (
     StoredRun,
     collect,
     join_scores,
-    model_source,
     read_grouped,
     stored_source,
     table_rows,
     write_files,
 )
-from jobs.score import ScoreConfig
 from mkdm import __version__
 from mkdm.columns import CONTENT_HASH, GOLDEN_LABEL, PAIR_KEY, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError, InputError
 from udfs.quality import AGAINST, ALL, MODEL, LabelledPairs, evaluate
+from udfs.scoring import check_model
 
 JOB = "evaluate"
 SETTINGS = ("backend", "precision", "max_length", "resamples", "seed")
@@ -189,8 +188,8 @@ def _sources(warehouse: Warehouse, config: EvaluateConfig) -> dict[str, Source]:
         (AGAINST, config.against, config.against_run_id),
     ):
         if model is not None:
-            names = ("backend", "precision", "max_length", "token_budget")
-            found[side] = model_source(ScoreConfig(model, **{name: getattr(config, name) for name in names}))
+            settings = check_model(model, config.backend, config.precision, config.max_length, config.token_budget)
+            found[side] = Model(model, settings.model_version, settings)
         elif run_id is not None:
             found[side] = stored_source(ledger, table, run_id)
     return found
@@ -219,7 +218,7 @@ def _identity(config: EvaluateConfig, sources: dict[str, Source], versions: dict
     settings = settings_of(config, SETTINGS) | {"by": str(by)}
     for side, source in sources.items():
         if isinstance(source, Model):
-            settings |= {f"{side}_{name}": value for name, value in source.checked.settings.items()}
+            settings |= {f"{side}_{name}": value for name, value in source.settings.export_setting.items()}
     if AGAINST in sources:
         settings["against_version"] = sources[AGAINST].version
     return Identity(JOB, settings, versions, sources[MODEL].version)

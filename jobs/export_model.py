@@ -28,7 +28,8 @@ from mkdm.columns import GOLDEN_LABEL, PAIR, PASSAGE, PASSAGE_ID, QUERY, QUERY_I
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError, InputError, QualityGateError
 from udfs.export import PRECISIONS, check_installed, export
-from udfs.model import Export, check_model
+from udfs.model import Export
+from udfs.scoring import check_model
 
 JOB = "export-model"
 SETTINGS = ("precisions", "seed", "calibration_rows", "validation_rows", "max_auc_loss", "force")
@@ -127,7 +128,7 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportReport:
         QualityGateError: a precision was refused; the others are kept.
     """
     check_installed()
-    model = check_model(config.model, "torch", "fp32", None)
+    model = check_model(config.model, "torch", "fp32")
     warehouse = Warehouse(spark, config.warehouse)
     calibration = read_pairs(spark, warehouse.table("pairs", config.calibration), None)
     pairs, golden_labels, _ = read_grouped(
@@ -149,7 +150,7 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportReport:
             wanted = "pair" if frame is drawn else f"pair with a golden label in {golden.location}"
             raise InputError(f"{where} has no {wanted}: there is nothing to export with")
     ledger = Ledger(warehouse.output("runs", config.runs))
-    identity = Identity(JOB, settings_of(config, SETTINGS), versions, model.version)
+    identity = Identity(JOB, settings_of(config, SETTINGS), versions, model.model_version)
     state = ledger.start(identity, ledger.free_name(identity, None), len(labelled), 0)
     started = time.monotonic()
     about = {"run_id": state.run.run_id, **identity.settings, **{f"version of {k}": v for k, v in versions.items()}}

@@ -16,6 +16,7 @@ from jobs.engine import (
     REMOVED,
     ROW_CODE,
     ROW_MESSAGE,
+    ROWS_PER_TASK,
     ChunkedRun,
     Identity,
     Ledger,
@@ -53,8 +54,8 @@ from mkdm.columns import (
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError
 from udfs.labelling import label_udf, outcome_column
-from udfs.model import CheckedModel, Teacher, check_model, read_zoo
-from udfs.scoring import ScoringSettings
+from udfs.model import Teacher, read_zoo
+from udfs.scoring import ScoringSettings, check_model
 
 JOB = "label"
 TEACHER = "teacher "
@@ -95,7 +96,7 @@ class LabelConfig:
     """Share of rejected labels, 0 to 1, above which the job fails; what it wrote stays."""
     chunks: Literal["auto"] | int = "auto"
     """Parts by hash of query_id that are committed one by one; auto makes them about five minutes long each."""
-    rows_per_task: int = 8192
+    rows_per_task: int = ROWS_PER_TASK
     """Pairs of one Spark task, which is what is done again when an executor dies."""
 
     def __post_init__(self) -> None:
@@ -107,7 +108,7 @@ class LabelConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
 
 
-Versioned = tuple[Teacher, CheckedModel]
+Versioned = tuple[Teacher, ScoringSettings]
 """A teacher, and what every executor must find at its folder."""
 
 
@@ -161,16 +162,20 @@ def _versioned(config: LabelConfig) -> list[Versioned]:
     if missing:
         raise ConfigError(f"{config.zoo} has no teacher {missing[0]!r}; it has {', '.join(by_id)}")
     teachers = [by_id[name] for name in dict.fromkeys(chosen)]
-    return [(one, check_model(one.model, config.backend, one.precision, one.max_tokens)) for one in teachers]
+    return [(one, _checked(one, config)) for one in teachers]
+
+
+def _checked(teacher: Teacher, config: LabelConfig) -> ScoringSettings:
+    return check_model(teacher.model, config.backend, teacher.precision, teacher.max_tokens, config.token_budget)
 
 
 def _setting_name(teacher: Teacher) -> str:
     return TEACHER + teacher.id
 
 
-def _setting(teacher: Teacher, checked: CheckedModel) -> str:
-    more = "".join(f" {name}={value}" for name, value in checked.settings.items())
-    return f"{checked.version} max_tokens={teacher.max_tokens} precision={teacher.precision}{more}"
+def _setting(teacher: Teacher, checked: ScoringSettings) -> str:
+    more = "".join(f" {name}={value}" for name, value in checked.export_setting.items())
+    return f"{checked.model_version} max_tokens={teacher.max_tokens} precision={teacher.precision}{more}"
 
 
 def _teachers_of(state: RunState) -> dict[str, str]:
@@ -200,7 +205,7 @@ def _run_group(
     teachers: list[Versioned],
     outputs: dict[str, Table],
 ) -> RunReport:
-    versions = " ".join(checked.version for _, checked in teachers)
+    versions = " ".join(checked.model_version for _, checked in teachers)
     identity = Identity(
         JOB,
         {"backend": config.backend, **{_setting_name(one): _setting(one, checked) for one, checked in teachers}},
@@ -240,23 +245,12 @@ def transform(pairs: DataFrame, config: LabelConfig, teachers: list[Versioned], 
         query_id, passage_id, teacher_id, teacher_version, logit, score, tokens, padded_tokens, error_code,
         error_message, load_id, seconds; logit and score are null exactly where the error_code is not.
     """
-    settings = tuple(
-        ScoringSettings(
-            model=teacher.model,
-            model_version=checked.version,
-            backend=config.backend,
-            precision=teacher.precision,
-            max_length=teacher.max_tokens,
-            token_budget=config.token_budget,
-            export_version=checked.export,
-        )
-        for teacher, checked in teachers
-    )
+    settings = tuple(checked for _, checked in teachers)
     labelled = with_row_code(pairs, tasks).withColumn("result", label_udf(settings, config.side_by_side)(*fit_texts()))
     outcomes = [
         F.struct(
             F.lit(teacher.id).alias(TEACHER_ID),
-            F.lit(checked.version).alias(TEACHER_VERSION),
+            F.lit(checked.model_version).alias(TEACHER_VERSION),
             *(
                 F.col(f"result.{outcome_column(number, name)}").alias(name)
                 for name in (LOGIT, SCORE, TOKENS, PADDED_TOKENS, LOAD_ID, SECONDS, ERROR_CODE, ERROR_MESSAGE)

@@ -10,8 +10,7 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
-from jobs.engine import COMPLETE, Ledger, RunState, Table, Warehouse, chain_of, replaced_by, run_job, say
-from jobs.score import JOB as SCORE_JOB
+from jobs.engine import COMPLETE, SCORE_JOB, Ledger, RunState, Table, Warehouse, chain_of, replaced_by, run_job, say
 from mkdm.columns import MODEL_VERSION, PASSAGE_ID, QUERY_ID, RANK, RUN_ID, SCORE
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError, InputError, RunFailedError

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session, task_slots
 from jobs.engine import (
     COMPLETE,
     REPLACING,
-    ROW_CODE,
-    ROW_MESSAGE,
+    ROWS_PER_TASK,
+    SCORE_JOB,
     ChunkedRun,
     Identity,
     Ledger,
@@ -27,7 +26,6 @@ from jobs.engine import (
     chain_of,
     changed_pairs,
     drop_staging,
-    fit_texts,
     known_rate,
     read_pairs,
     refuse_duplicates,
@@ -35,29 +33,16 @@ from jobs.engine import (
     rejected_rows,
     run_job,
     say,
+    score_pairs,
     scored_rows,
     settings_of,
     since,
     take_out,
-    with_row_code,
-)
-from mkdm.columns import (
-    CONTENT_HASH,
-    ERROR_CODE,
-    ERROR_MESSAGE,
-    LOAD_ID,
-    PADDED_TOKENS,
-    PAIR_KEY,
-    SCORE,
-    SECONDS,
-    TOKENS,
 )
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError
-from udfs.model import CheckedModel, check_model
-from udfs.scoring import ScoringSettings, score_udf
+from udfs.scoring import ScoringSettings, check_model
 
-JOB = "score"
 SETTINGS = ("backend", "precision", "max_length")
 """The flags that change a score, besides model and input: part of a run's fingerprint."""
 RUN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
@@ -100,7 +85,7 @@ class ScoreConfig:
     """Share of rejected pairs, 0 to 1, above which the job fails; what it wrote stays."""
     chunks: Literal["auto"] | int = "auto"
     """Parts by hash of query_id that are committed one by one; auto makes them about five minutes long each."""
-    rows_per_task: int = 8192
+    rows_per_task: int = ROWS_PER_TASK
     """Pairs of one Spark task, which is what is done again when an executor dies."""
     incremental: bool = False
     """Score only pairs that came or whose text changed since the last complete run of this model and these settings."""
@@ -131,12 +116,12 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
         RejectRateError: more pairs were rejected than allowed; all that was scored is kept.
         RunFailedError: a task failed for good, or rows went missing.
     """
-    model = check_model(config.model, config.backend, config.precision, config.max_length)
+    model = _checked(config)
     warehouse = Warehouse(spark, config.warehouse)
     pairs = read_pairs(spark, warehouse.table("pairs", config.pairs), config.pairs_version)
     ledger = Ledger(warehouse.table("runs", config.runs))
-    settings = settings_of(config, SETTINGS) | model.settings
-    identity = Identity(JOB, settings, {"pairs": pairs.version}, model.version)
+    settings = settings_of(config, SETTINGS) | model.export_setting
+    identity = Identity(SCORE_JOB, settings, {"pairs": pairs.version}, model.model_version)
     base = base_of(ledger, identity, pairs) if config.incremental else None
     if config.incremental and base is None:
         say("no complete run of this model and these settings to add to: scoring all pairs")
@@ -196,41 +181,18 @@ def _outputs(warehouse: Warehouse, config: ScoreConfig) -> dict[str, Table]:
 
 
 def transform(
-    pairs: DataFrame, config: ScoreConfig, tasks: int | None = None, model: CheckedModel | None = None
+    pairs: DataFrame, config: ScoreConfig, tasks: int | None = None, settings: ScoringSettings | None = None
 ) -> DataFrame:
-    """Every pair with its score, or with the reason why it has none.
-
-    Rows of one query stay together and in order, so that its text is tokenised once; only a query's many passages are
-    spread over several tasks. The same rows in the same number of tasks make the same batches, and so the same scores.
+    """Every pair with its score, or with the reason why it has none: `score_pairs` with the model of a config.
 
     Args:
-        pairs: query_id, passage_id, query, passage (strings, any of them null).
-        tasks: how many Spark tasks score them; None leaves it to Spark.
-        model: what every executor must find at the model's folder; None takes it as it is now.
-
-    Returns:
-        query_id, passage_id, content_hash, score, tokens, padded_tokens, load_id, seconds, error_code, error_message;
-        the score is null exactly where the error_code is not. Of rows with the same key, one is scored.
+        settings: what every executor must find at the model's folder; None takes it as it is now.
     """
-    model = model or check_model(config.model, config.backend, config.precision, config.max_length)
-    settings = ScoringSettings(
-        model=config.model,
-        model_version=model.version,
-        backend=config.backend,
-        precision=config.precision,
-        max_length=config.max_length,
-        token_budget=config.token_budget,
-        export_version=model.export,
-    )
-    coded = with_row_code(pairs, tasks)
-    scored = coded.withColumn("result", score_udf(settings)(*fit_texts()))
-    return scored.select(
-        *PAIR_KEY,
-        CONTENT_HASH,
-        *(F.col(f"result.{name}") for name in (SCORE, TOKENS, PADDED_TOKENS, LOAD_ID, SECONDS)),
-        F.coalesce(ROW_CODE, f"result.{ERROR_CODE}").alias(ERROR_CODE),
-        F.coalesce(ROW_MESSAGE, f"result.{ERROR_MESSAGE}").alias(ERROR_MESSAGE),
-    )
+    return score_pairs(pairs, settings or _checked(config), tasks)
+
+
+def _checked(config: ScoreConfig) -> ScoringSettings:
+    return check_model(config.model, config.backend, config.precision, config.max_length, config.token_budget)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jobs.engine.chunked_run import ChunkedRun, cause, drop_staging, say, staging
     from jobs.engine.chunks import auto_chunks, known_rate
     from jobs.engine.command import run_job
-    from jobs.engine.commit import Output, rejected_rows, scored_rows
+    from jobs.engine.commit import Output, rejected_rows
     from jobs.engine.incremental import (
         BASE_RUN,
         base_of,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     )
     from jobs.engine.report import RunReport, refuse_rejects
     from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, fit_texts, with_row_code
+    from jobs.engine.scoring import ROWS_PER_TASK, SCORE_JOB, score_pairs, scored_rows
     from jobs.engine.tables import PASSAGES_AT, TABLES
     from jobs.engine.warehouse import Table, Warehouse
 else:
