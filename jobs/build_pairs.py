@@ -38,7 +38,7 @@ from jobs.funnel import (
     build_passages,
     build_queries,
     read_input,
-    store,
+    store_counts,
     transform,
 )
 from mkdm.columns import FREQUENCY, PASSAGE
@@ -156,7 +156,7 @@ def _complete(build: Build, ledger: Ledger, state: RunState) -> Totals:
             say(f"{name} …")
             since = time.monotonic()
             counts = step(build)
-            store(build.tables["funnel"], run, counts)
+            store_counts(build.tables["funnel"], run, counts)
             done[number] = _totals(counts, time.monotonic() - since)
             ledger.complete_chunk(run, number, done[number])
         parts = list(done.values())

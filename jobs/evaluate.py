@@ -28,7 +28,7 @@ from jobs.reports import (
 )
 from mkdm import __version__
 from mkdm.columns import CONTENT_HASH, GOLDEN_LABEL, PAIR_KEY, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
-from mkdm.config import parse_config
+from mkdm.config import parse_config, require_at_least
 from mkdm.errors import ConfigError, InputError
 from udfs.quality import AGAINST, ALL, MODEL, LabelledPairs, evaluate
 from udfs.scoring import check_model
@@ -95,10 +95,9 @@ class EvaluateConfig:
             raise ConfigError("give --model to score now, or --run-id for stored scores: one of the two")
         if self.against is not None and self.against_run_id is not None:
             raise ConfigError("--against and --against-run-id exclude each other")
-        for name, least in {"resamples": 2, "seed": 0, "max_length": 1, "token_budget": 1}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+        require_at_least(self, 2, "resamples")
+        require_at_least(self, 0, "seed")
+        require_at_least(self, 1, "max_length", "token_budget")
 
 
 def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport:

@@ -18,7 +18,8 @@ from jobs.engine.commit import Output, commit_chunk
 from jobs.engine.ledger import COMPLETE, FAILED, Ledger, Run, RunState, Totals, sum_of
 from jobs.engine.progress import progress
 from jobs.engine.spark_metrics import described, tell_spark
-from jobs.engine.warehouse import Table, Warehouse
+from jobs.engine.table import Table
+from jobs.engine.warehouse import Warehouse
 from mkdm.columns import CHUNK, LOAD_ID
 from mkdm.credentials import hide_credentials
 from mkdm.errors import InputError, RunFailedError
@@ -56,11 +57,15 @@ class ChunkedRun:
         return self.state.run
 
     def complete(self) -> Totals:
-        """Do what is missing of the run.
+        """Do what is missing of the run; of one that is complete, say so.
 
         Raises:
             RunFailedError: a task failed for good, or rows went missing; what is committed stays.
         """
+        if self.state.state == COMPLETE:
+            say(f"run {self.run.run_id} is complete since {self.state.last_seen:%Y-%m-%d %H:%M:%S}: nothing to do")
+            drop_staging(self.warehouse, self.run)  # of a driver that was killed before it came to that
+            return self.state.totals
         began = time.monotonic()
         if self.state.chunks:
             done = self.state.totals

@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.engine.ledger import Details, Ledger, Run, Totals
-from jobs.engine.warehouse import Table
+from jobs.engine.table import Table
 from mkdm.columns import (
     ERROR_CODE,
     ERROR_MESSAGE,
@@ -23,7 +23,7 @@ from mkdm.columns import (
 )
 from mkdm.errors import RunFailedError
 
-ROWS_PER_FILE = 2_000_000
+SCORES_PER_FILE = 2_000_000
 """Rows of one file of `scores`, about 60 MB."""
 TOKENS_STEP = 16
 """Width of a bar of the histogram of lengths: a model's 512 tokens are 32 bars."""
@@ -75,7 +75,7 @@ def commit_chunk(
     for output, count in ((scores, written), (rejects, sums["rejected"])):
         if count:
             transaction = run.transaction(chunk)
-            files = math.ceil(count / ROWS_PER_FILE)
+            files = math.ceil(count / SCORES_PER_FILE)
             rows = output.rows(staged, run)
             rows = rows.coalesce(1) if files == 1 else rows.repartitionByRange(files, QUERY_ID)
             output.table.append(rows.sortWithinPartitions(*PAIR_KEY), transaction)

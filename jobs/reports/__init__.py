@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from mkdm.doors import door
 
 if TYPE_CHECKING:
-    from jobs.reports.benchmark_report import draw, job_and_scorer, summary
+    from jobs.reports.benchmark_report import draw_chart, job_and_scorer, summary
     from jobs.reports.benchmark_results import BenchmarkResults, LatencyResult, Machine, SideResult, quality
     from jobs.reports.benchmark_sides import (
-        OURS,
+        OUR_SIDES,
         Once,
         Side,
         Workplace,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pyspark.sql.functions import col
 
 from jobs.engine.ledger import Run, Totals
-from jobs.engine.warehouse import Table
+from jobs.engine.table import Table
 from mkdm.columns import ERROR_CODE
 from mkdm.errors import RejectRateError
 
