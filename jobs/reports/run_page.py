@@ -6,7 +6,7 @@ from pathlib import Path
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.engine import COMPLETE, SCORE_JOB, Ledger, RunState, Table, Warehouse, chain_of, replaced_by
+from jobs.engine import COMPLETE, SCORE_JOB, Ledger, RunState, Table, Warehouse, chain_of, replaced_by, work_done
 from mkdm.columns import CHUNK, ERROR_CODE, RUN_ID, SCORE
 from mkdm.errors import ConfigError, InputError
 from udfs.run_page import SCORE_BINS, ChunkWork, ExecutorWork, RunFigures, run_page
@@ -57,11 +57,7 @@ def gather(places: Places, state: RunState) -> RunFigures:
             ("pairs", f"{totals.rows_read:,} of {run.rows:,}"),
             ("scored", f"{totals.rows_written:,}"),
             ("rejected", f"{totals.rows_rejected:,}"),
-            ("tokens", f"{totals.tokens:,}"),
-            ("padding", f"{totals.padding_ratio:.1%}"),
-            ("model loads", f"{totals.model_loads:,}"),
-            ("seconds", f"{totals.seconds:,.1f}"),
-            ("pairs/s", f"{totals.rows_read / totals.seconds:,.0f}" if totals.seconds else "–"),
+            *work_done(totals),
             ("model version", run.model_version),
             *((f"input {name}", version) for name, version in run.input_versions.items()),
             *run.settings.items(),
