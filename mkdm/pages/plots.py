@@ -51,7 +51,7 @@ def draw(caption: str, plot: Callable[["Drawing"], None], width: float, height: 
         drawing.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     svg = file.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    return Plot(caption, re.sub(r'<g id="\w+">', "<g>", svg))  # figure_1 and the like: names that nothing refers to
+    return Plot(caption, re.sub(r'<g id="[^"]+">', "<g>", svg))  # figure_1 and the like: names that nothing refers to
 
 
 def shortened(name: str, keep_end: bool = False) -> str:
