@@ -27,7 +27,7 @@ from jobs.reports import read_grouped
 from mkdm.columns import GOLDEN_LABEL, PAIR, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError, InputError, QualityGateError
-from udfs.export import PRECISIONS, check_installed, export
+from udfs.export import IR_PRECISIONS, check_installed, export
 from udfs.model import Export, check_model
 
 JOB = "export-model"
@@ -59,7 +59,7 @@ class ExportModelConfig:
     """Their golden labels, if not <warehouse>/golden_labels."""
     validation_rows: int = 4000
     """How many pairs with a golden label to validate on, drawn by --seed, query by query."""
-    precisions: str = ",".join(PRECISIONS)
+    precisions: str = ",".join(IR_PRECISIONS)
     """Which IR files to make, joined by commas; those of other precisions that are there stay."""
     seed: int = 0
     """Of both draws and of the quantisation."""
@@ -76,8 +76,8 @@ class ExportModelConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
         if "," in self.model or "://" in self.model:
             raise ConfigError(f"--model is {self.model}; give one local folder, to write the IR files into")
-        if not set(self.chosen) <= set(PRECISIONS):
-            raise ConfigError(f"--precisions is {self.precisions!r}: choose from {', '.join(PRECISIONS)}")
+        if not set(self.chosen) <= set(IR_PRECISIONS):
+            raise ConfigError(f"--precisions is {self.precisions!r}: choose from {', '.join(IR_PRECISIONS)}")
 
     @property
     def chosen(self) -> tuple[str, ...]:
