@@ -112,7 +112,7 @@ def test_links_lead_somewhere(name):
         if link.startswith("https://"):
             continue
         path, _, anchor = link.partition("#")
-        target = ((ROOT / name).parent / path).resolve()
+        target = ((ROOT / name).parent / path).resolve() if path else ROOT / name
         assert target.exists(), link
         assert not anchor or anchor in anchors(target.read_text()), link
 
