@@ -1,4 +1,4 @@
-"""What Spark, Delta Lake, Hadoop and py4j raise, as errors of our own: one line each, told here by error class alone."""
+"""What Spark, Delta Lake, Hadoop and py4j raise, as our own errors of one line: told here, by error class alone."""
 
 import re
 from collections.abc import Callable, Iterator
