@@ -3,22 +3,11 @@
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
 
-from jobs.engine.schemas import TableKind
+from jobs.engine.schemas import PINNED, READER_VERSION, TableKind
 from jobs.engine.table import Table, despite_conflicts
 from mkdm.errors import ConfigError, first_line
 
-READER_VERSION = 1
-"""Of Delta's protocol: what every reader can."""
 _DEFAULTS = "spark.databricks.delta.properties.defaults"
-PINNED = {
-    "delta.minReaderVersion": str(READER_VERSION),
-    "delta.enableDeletionVectors": "false",
-    "delta.columnMapping.mode": "none",
-    "delta.checkpointPolicy": "classic",
-    "delta.enableTypeWidening": "false",
-    "delta.appendOnly": "false",
-}
-"""Properties that a new table gets whatever the session's defaults are: other values need other readers."""
 
 
 def create(table: Table, kind: TableKind) -> None:

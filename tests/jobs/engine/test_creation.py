@@ -43,6 +43,15 @@ def test_protocol_of_a_new_table_is_the_first(name, spark, tmp_path):
     create(table, TABLES[name])  # opened again, by a session without them
 
 
+def test_protocol_of_a_table_that_its_first_rows_make_is_the_first(spark, tmp_path):
+    table = Table(spark, str(tmp_path / "experiments"))
+    with session_defaults(spark, enableDeletionVectors="true", columnMapping__mode="name"):
+        for plan in ("a", "b"):
+            table.replace(spark.createDataFrame([(plan, 1)], "plan string, seed int"), "plan", plan)
+    assert Reader(table.location).protocol().min_reader_version == 1
+    assert table.read().count() == 2
+
+
 def test_protocol_of_a_new_table_in_a_catalog_is_the_first(spark):
     spark.sql("CREATE SCHEMA pinned")
     with session_defaults(spark, enableDeletionVectors="true", columnMapping__mode="name"):
