@@ -223,6 +223,7 @@ def _run_group(
         transform=lambda part, size: transform(part, config, teachers, math.ceil(size / config.rows_per_task)),
         scores=Output(outputs["soft_labels"], labelled_rows),
         rejects=Output(outputs["rejected_pairs"], rejected_rows),
+        require_unchanged=pairs.require_unchanged,
         per_pair=len(teachers),
         doing="labelling",
     )

@@ -179,6 +179,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
         rejects=Output(outputs["rejected_pairs"], rejected_rows),
         gone=gone,
         finish=replace_changed if base else None,
+        require_unchanged=pairs.require_unchanged,
     )
     if state.state == COMPLETE:
         say(f"run {state.run.run_id} is complete since {state.last_seen:%Y-%m-%d %H:%M:%S}: nothing to do")

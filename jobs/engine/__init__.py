@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jobs.engine.chunks import auto_chunks, known_rate
     from jobs.engine.command import run_job
     from jobs.engine.commit import Output, rejected_rows, scored_rows
+    from jobs.engine.files import require_unchanged
     from jobs.engine.incremental import (
         BASE_RUN,
         base_of,
@@ -44,10 +45,12 @@ if TYPE_CHECKING:
         read_pinned,
         read_pinned_pairs,
         require_columns,
+        require_ids,
     )
     from jobs.engine.report import RunReport, refuse_rejects
-    from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, fit_texts, with_row_code
+    from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, fault_code, fault_message, fit_texts, with_row_code
     from jobs.engine.tables import PASSAGES_AT, TABLES
+    from jobs.engine.text_files import CsvEscape, FileOptions
     from jobs.engine.warehouse import Table, Warehouse
 else:
     __all__, __getattr__, __dir__ = door(__name__)

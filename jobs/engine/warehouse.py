@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from delta.exceptions import DeltaConcurrentModificationException
@@ -12,13 +13,9 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import col
 
+from jobs.engine.places import PART, hadoop_path, names_schema, names_table, quoted
 from jobs.engine.tables import BUILT_BY, TABLES, TableKind
 from mkdm.errors import ConfigError, InputError, RunFailedError, refuse_credentials
-
-_PART = r"(?:\w+|`(?:[^`]|``)+`)"
-"""A part of a name, as SQL takes it: letters, digits and underscores, or anything between backticks."""
-_CATALOG = re.compile(rf"{_PART}\.{_PART}")
-_NAME = re.compile(rf"{_PART}(?:\.{_PART}){{1,2}}")
 
 
 def despite_conflicts(commit: Callable[[], object], tries: int = 6) -> None:
@@ -54,15 +51,15 @@ class Table:
                 f"quote: give each part of a name whole in backticks, or a folder without them"
             )
 
-    @property
+    @cached_property
     def in_catalog(self) -> bool:
         """Whether the location is a name in a catalog."""
-        return _NAME.fullmatch(self.location) is not None
+        return names_table(self.spark, self.location)
 
     def sibling(self, name: str) -> "Table":
         """The table of that name in the same folder or schema."""
         if self.in_catalog:
-            return Table(self.spark, ".".join([*re.findall(_PART, self.location)[:-1], name]))
+            return Table(self.spark, ".".join([*re.findall(PART, self.location)[:-1], name]))
         return Table(self.spark, f"{self.location.rstrip('/').rpartition('/')[0] or '.'}/{name}")
 
     def set_properties(self, properties: dict[str, str]) -> None:
@@ -97,7 +94,7 @@ class Table:
             InputError: there is no Delta table, or it no longer has or not yet has that version.
         """
         if not self.exists():
-            raise InputError(f"no Delta table at {self.location} (files are told by .parquet, .csv or .jsonl)")
+            raise InputError(f"no Delta table at {self.location} (files are told by .parquet, .csv, .tsv or .jsonl)")
         reader = self.spark.read
         if version is not None:
             latest = self.latest_version()
@@ -162,7 +159,7 @@ class Table:
     def sql_name(self) -> str:
         """The table as SQL names it, quoted."""
         if self.in_catalog:
-            return ".".join(part if part[0] == "`" else f"`{part}`" for part in re.findall(_PART, self.location))
+            return quoted(self.location)
         return f"delta.`{self.qualified().replace('`', '``')}`"
 
     def qualified(self) -> str:
@@ -294,9 +291,7 @@ class Table:
 
     def hadoop_path(self) -> tuple[Any, Any]:
         """The file system of the location, and the location as Hadoop's Path."""
-        jvm: Any = self.spark._jvm
-        path = jvm.org.apache.hadoop.fs.Path(self.location)
-        return path.getFileSystem(self.spark._jsparkSession.sessionState().newHadoopConf()), path
+        return hadoop_path(self.spark, self.location)
 
 
 @dataclass(frozen=True)
@@ -314,13 +309,16 @@ class Warehouse:
         if not self.root:
             raise ConfigError("--warehouse is empty: give a folder, a URI, or CATALOG.SCHEMA")
 
+    @cached_property
+    def in_catalog(self) -> bool:
+        """Whether the root is CATALOG.SCHEMA."""
+        return names_schema(self.spark, self.root)
+
     def table(self, name: str, moved_to: str | None = None) -> Table:
         """The table of that name, or the one at `moved_to`."""
         if moved_to:
             return Table(self.spark, moved_to)
-        return Table(
-            self.spark, f"{self.root}.{name}" if _CATALOG.fullmatch(self.root) else f"{self.root.rstrip('/')}/{name}"
-        )
+        return Table(self.spark, f"{self.root}.{name}" if self.in_catalog else f"{self.root.rstrip('/')}/{name}")
 
     def output(self, name: str, moved_to: str | None = None) -> Table:
         """The same for a table of the design page, which is created with its schema if it is not there."""
