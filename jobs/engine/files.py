@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from jobs.engine.places import asked, file_kind, hadoop_path
+from jobs.engine.locations import asked, file_kind, hadoop_path
 from mkdm.errors import InputError
 
 PREFIX = "files-"

@@ -10,7 +10,7 @@ from pyspark.sql.types import DataType, DecimalType, IntegralType, StringType
 
 from jobs.engine.chunked_run import say
 from jobs.engine.files import Listing, escaped, hashed, list_files, require_unchanged
-from jobs.engine.places import exists, file_kind, has_delta_log
+from jobs.engine.locations import exists, file_kind, has_delta_log
 from jobs.engine.tables import PASSAGES_AT
 from jobs.engine.text_files import FileOptions, TextRows, path_column, read_text_files
 from jobs.engine.warehouse import Table

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from cluster.session import task_slots
 from jobs.engine.chunked_run import say
 from jobs.engine.files import InputFile, Listing, escaped
-from jobs.engine.places import asked
+from jobs.engine.locations import asked
 from mkdm.columns import ROW_FAULT
 from mkdm.errors import ConfigError, InputError
 from udfs.files import FACTS, FILE, LINE, FileFacts, TextFile, facts_of, rows_of, unpacked

@@ -13,7 +13,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import col
 
-from jobs.engine.places import PART, hadoop_path, names_schema, names_table, quoted
+from jobs.engine.locations import PART, hadoop_path, names_schema, names_table, quoted
 from jobs.engine.tables import BUILT_BY, TABLES, TableKind
 from mkdm.errors import ConfigError, InputError, RunFailedError, refuse_credentials
 
