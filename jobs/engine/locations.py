@@ -13,10 +13,10 @@ from pyspark.sql import SparkSession
 from mkdm.errors import ConfigError, InputError, first_line
 
 T = TypeVar("T")
-PART = r"(?:\w+|`(?:[^`]|``)+`)"
+NAME_PART = r"(?:\w+|`(?:[^`]|``)+`)"
 """A part of a name, as SQL takes it: letters, digits and underscores, or anything between backticks."""
-_CATALOG = re.compile(rf"{PART}\.{PART}")
-_NAME = re.compile(rf"{PART}(?:\.{PART}){{1,2}}")
+_SCHEMA_NAME = re.compile(rf"{NAME_PART}\.{NAME_PART}")
+_TABLE_NAME = re.compile(rf"{NAME_PART}(?:\.{NAME_PART}){{1,2}}")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _ENDINGS = {
     ".csv": "csv",
@@ -44,7 +44,7 @@ def names_table(spark: SparkSession, location: str) -> bool:
     Raises:
         ConfigError: there are both.
     """
-    if _NAME.fullmatch(location) is None:
+    if _TABLE_NAME.fullmatch(location) is None:
         return False
     if "`" in location or not _has_jvm(spark):
         return True
@@ -60,7 +60,7 @@ def names_schema(spark: SparkSession, root: str) -> bool:
     Raises:
         ConfigError: there are both.
     """
-    if _CATALOG.fullmatch(root) is None:
+    if _SCHEMA_NAME.fullmatch(root) is None:
         return False
     if "`" in root or not _has_jvm(spark) or not exists(spark, root):
         return True
@@ -82,7 +82,7 @@ def _chosen(exists_in_catalog: Callable[[str], bool], location: str, there: bool
 
 def quoted(name: str) -> str:
     """A name in a catalog with each part in backticks."""
-    return ".".join(part if part[0] == "`" else f"`{part}`" for part in re.findall(PART, name))
+    return ".".join(part if part[0] == "`" else f"`{part}`" for part in re.findall(NAME_PART, name))
 
 
 def hadoop_path(spark: SparkSession, location: str) -> tuple[Any, Any]:

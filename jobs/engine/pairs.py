@@ -11,9 +11,9 @@ from pyspark.sql.types import DataType, DecimalType, IntegralType, StringType
 from jobs.engine.chunked_run import say
 from jobs.engine.files import Listing, escaped, hashed, list_files, require_unchanged
 from jobs.engine.locations import exists, file_kind, has_delta_log
-from jobs.engine.tables import PASSAGES_AT
+from jobs.engine.schemas import PASSAGES_AT
+from jobs.engine.table import Table
 from jobs.engine.text_files import FileOptions, TextRows, path_column, read_text_files
-from jobs.engine.warehouse import Table
 from mkdm.columns import PAIR, PAIR_KEY, PASSAGE, PASSAGE_ID, ROW_FAULT
 from mkdm.errors import InputError, first_line
 

@@ -14,12 +14,12 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 from mkdm.errors import ModelError
 from mkdm.model import MkdmModel, load_tokenizer, output_score
 from mkdm.quiet import quiet_transformers
+from mkdm.scoring import DTYPES
 
 POOLER_SCALE = 2.0**-13
 """The plain model's pooler is tanh of this × h1: so small that tanh leaves it as it is, to 1e-7 of it."""
 BATCH_SIZE = 32
 """Pairs of a peer's batch: the default of CrossEncoder.predict."""
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Scorer = Callable[[Sequence[str], Sequence[str]], NDArray[np.float32]]
 

@@ -18,11 +18,20 @@ from torch import Tensor, nn
 
 from mkdm.errors import InputError, ModelError
 from mkdm.export.quality_gate import ValidationPairs, failure, quality
-from mkdm.model import FOLDER, Export, ExportedModel, PairModel, file_hash, load_checkpoint, read_export, verify
+from mkdm.model import (
+    IR_FOLDER,
+    IR_PRECISIONS,
+    Export,
+    ExportedModel,
+    PairModel,
+    file_hash,
+    load_checkpoint,
+    read_export,
+    verify,
+)
 from mkdm.quiet import quiet_openvino
 from mkdm.scoring import EncodedPairs, LoadedBackend, PairEncoder, Scorer, TorchBackend, make_lean, probe
 
-PRECISIONS = ("fp32", "bf16", "int8")
 MAX_AUC_LOSS = 0.002
 
 
@@ -37,7 +46,7 @@ class ExportSettings:
         force: keep what fails the gate; `auto` never takes it, a run that names its precision does.
     """
 
-    precisions: tuple[str, ...] = PRECISIONS
+    precisions: tuple[str, ...] = IR_PRECISIONS
     seed: int = 0
     max_auc_loss: float = MAX_AUC_LOSS
     force: bool = False
@@ -79,7 +88,7 @@ def export_model(
     loaded = LoadedBackend(TorchBackend(model, "fp32"), tokenizer, model.max_length, version)
     calibration, validation = _usable(encoder, calibration, validation, say)
     exported, refused = {}, {}
-    with _replacing(Path(folder, FOLDER)) as part:
+    with _replacing(Path(folder, IR_FOLDER)) as part:
         say("scoring the validation pairs with torch in fp32")
         reference, rate = _scores(Scorer(loaded), validation)
         figures = quality(reference, reference, validation)
@@ -139,7 +148,7 @@ def _runnable(precisions: Sequence[str], say: Callable[[str], None]) -> list[str
     for name in precisions:
         if name not in here:
             say(f"{name} left out: this CPU does not run it, so that it cannot be judged here")
-    return [name for name in PRECISIONS if name in precisions and name in here]
+    return [name for name in IR_PRECISIONS if name in precisions and name in here]
 
 
 @contextmanager
@@ -170,7 +179,7 @@ def _carry_over(folder: str | Path, part: Path, version: str, made: set[str]) ->
         for one in kept.values():
             verify(folder, one)
             for name in one.sha256:
-                shutil.copy2(Path(folder, FOLDER, name), part / name)
+                shutil.copy2(Path(folder, IR_FOLDER, name), part / name)
     except ModelError:  # an export that cannot be used any more
         return {}
     return kept

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
         models_version,
         tokenizer_version,
     )
-    from mkdm.model.ir_files import BY_SPEED, FOLDER, Export, ExportedModel, check_backend, missing, read_export, verify
+    from mkdm.model.ir_files import (
+        BY_SPEED,
+        IR_FOLDER,
+        IR_PRECISIONS,
+        Export,
+        ExportedModel,
+        check_backend,
+        missing,
+        read_export,
+        verify,
+    )
     from mkdm.model.student import MkdmConfig, MkdmModel, output_score
     from mkdm.model.tokenizer import load_tokenizer
     from mkdm.model.zoo import Teacher, read_zoo

@@ -8,9 +8,10 @@ from pathlib import Path
 from mkdm.errors import ConfigError, ModelError
 from mkdm.model.folder import file_hash, model_folders, model_version
 
-FOLDER = "openvino"
+IR_FOLDER = "openvino"
 RECORD = "export.json"
-BY_SPEED = ("int8", "bf16", "fp32")
+IR_PRECISIONS = ("fp32", "bf16", "int8")
+BY_SPEED = IR_PRECISIONS[::-1]
 """Precisions of IR files, fastest first."""
 
 
@@ -85,7 +86,7 @@ def read_export(folder: str | Path) -> Export | None:
     Raises:
         ModelError: it cannot be read, or was made of other weights than the folder's.
     """
-    record = Path(folder, FOLDER, RECORD)
+    record = Path(folder, IR_FOLDER, RECORD)
     if not record.exists():
         return None
     try:
@@ -136,7 +137,7 @@ def missing(folder: str | Path, export: Export | None, precision: str) -> str:
         return f"{folder} has no {wanted}: run mkdm export-model --model {folder} first"
     if precision in export.refused:
         return (
-            f"{folder} has no {wanted}: it was refused for its quality; see {Path(folder, FOLDER, RECORD)}, or run "
+            f"{folder} has no {wanted}: it was refused for its quality; see {Path(folder, IR_FOLDER, RECORD)}, or run "
             f"mkdm export-model --model {folder} with --force true"
         )
     there = ", ".join(export.exported) or "none"
@@ -152,8 +153,8 @@ def verify(folder: str | Path, one: ExportedModel) -> Path:
         ModelError: a file is missing or has changed.
     """
     for name, digest in one.sha256.items():
-        path = Path(folder, FOLDER, name)
+        path = Path(folder, IR_FOLDER, name)
         if not path.exists() or file_hash(path) != digest:
             state = "has changed since it was exported" if path.exists() else "is missing"
             raise ModelError(f"{path} {state}: run mkdm export-model again")
-    return Path(folder, FOLDER, next(name for name in one.sha256 if name.endswith(".xml")))
+    return Path(folder, IR_FOLDER, next(name for name in one.sha256 if name.endswith(".xml")))

@@ -10,7 +10,8 @@ import pytest
 
 from jobs.engine.files import hashed, list_files, require_unchanged
 from jobs.engine.pairs import is_file, read_pairs, read_pinned
-from jobs.engine.warehouse import Table, Warehouse
+from jobs.engine.table import Table
+from jobs.engine.warehouse import Warehouse
 from jobs.score import ScoreConfig, run
 from mkdm.errors import ConfigError, InputError, RunFailedError
 
