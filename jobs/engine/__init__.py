@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from jobs.engine.schemas import PASSAGES_AT, TABLES
     from jobs.engine.scoring import ROWS_PER_TASK, SCORE_JOB, score_pairs, scored_rows
     from jobs.engine.table import Table
-    from jobs.engine.text_files import CsvEscape, FileOptions
+    from jobs.engine.text_files import CsvEscape, FileOptions, small_batches
     from jobs.engine.warehouse import Warehouse
 else:
     __all__, __getattr__, __dir__ = door(__name__)

@@ -6,6 +6,8 @@ Zstandard file, which Hadoop cannot unpack, is held whole, packed, by a task.
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,8 +25,8 @@ from udfs.files import FACTS, FILE, LINE, FileFacts, TextFile, facts_of, rows_of
 CsvEscape = Literal["auto", "doubled", "backslash", "none"]
 MOST_PACKED = 2**30
 """Bytes of a Zstandard file at most."""
-LINES_PER_BATCH = 512
-"""Lines that a Python worker is given at once while the files are looked through: some are of megabytes."""
+LINES_PER_BATCH = 256
+"""Lines that a Python worker is given at once while files are looked through."""
 _KNOWN = {"query_id", "passage_id", "doc_id", "query", "passage", "text"}
 _ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
@@ -148,18 +150,25 @@ def path_column() -> Column:
     return F.url_decode(F.regexp_replace(uri, r"\+", "%2B"))
 
 
-def _facts(spark: SparkSession, listing: Listing, files: dict[str, TextFile]) -> dict[str, FileFacts]:
-    some = replace(listing, files=tuple(file for file in listing.files if file.path in files))
+@contextmanager
+def small_batches(spark: SparkSession) -> Iterator[None]:
+    """Give Python workers few lines at once: some are of megabytes."""
     before = spark.conf.get(_ARROW_ROWS)
     spark.conf.set(_ARROW_ROWS, str(LINES_PER_BATCH))
     try:
+        yield
+    finally:
+        spark.conf.set(_ARROW_ROWS, before or "10000")
+
+
+def _facts(spark: SparkSession, listing: Listing, files: dict[str, TextFile]) -> dict[str, FileFacts]:
+    some = replace(listing, files=tuple(file for file in listing.files if file.path in files))
+    with small_batches(spark):
         told = [
             row
             for lines in _lines(spark, some)
             for row in asked(listing.location, lines.mapInArrow(facts_of(files), FACTS).collect)
         ]
-    finally:
-        spark.conf.set(_ARROW_ROWS, before or "10000")
     return {row[0]: FileFacts(**json.loads(row[1])) for row in told}
 
 
