@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mkdm.columns import ROW_FAULT
 from mkdm.errors import RejectCode
-from mkdm.text import IDS, Quotes, Record, RowFault, read_object, records, value_text
+from mkdm.text import IDS, TEXTS, Quotes, Record, RowFault, read_object, records, value_text
 
 FILE, LINE = "file", "line"
 FACTS = f"{FILE} string, facts string"
@@ -19,9 +19,7 @@ BATCH_ROWS, BATCH_BYTES = 1024, 8 * 2**20
 """Rows, and bytes of their texts, of one Arrow batch that goes back to Spark."""
 MOST_COLUMNS = 1000
 
-Batches = Iterator[pa.RecordBatch]
-Lines = Iterator[tuple[str, bytes]]
-"""(file, line): all lines of a file in their order, one file after the other."""
+Batches = Iterable[pa.RecordBatch]
 
 
 @dataclass(frozen=True)
@@ -164,6 +162,11 @@ def _rows(file: TextFile, lines: Iterator[bytes], facts: FileFacts) -> Iterator[
     first = next(lines, None)
     if first is None:
         return
+    if first[:2] == b"\x1f\x8b" or first[:4] in (b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"PAR1"):
+        facts.refusal = (
+            f"{file.name} is no text but packed, or of another kind: call it as it is, such as .{file.kind}.gz"
+        )
+        return
     if first[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in first[:4]:
         facts.refusal = f"{file.name} is UTF-16 and not UTF-8: convert it"
         return
@@ -204,12 +207,26 @@ def _header(record: Record, file: TextFile, facts: FileFacts) -> tuple[str, ...]
         return ()
     if any("\r" in name for name in names):
         facts.refusal = f"{file.name} ends its lines with carriage returns alone: convert them to line feeds"
+    if len(names) == 1 and file.kind == "csv" and "\t" in names[0]:
+        facts.refusal = f"{file.name} has tabs between its columns: call it .tsv"
+    if len(names) == 1 and file.kind == "csv" and ";" in names[0]:
+        facts.refusal = f"{file.name} has semicolons between its columns: write commas"
     named = [name or f"_c{place}" for place, name in enumerate(names)]
     twice = [name for name in named if named.count(name) > 1]
-    if twice:
+    if not facts.refusal and not has_names(named):
+        facts.refusal = (
+            f"{file.name} has no header: its first line is {', '.join(names)[:100]!r}. Name the columns of files "
+            f"without with --columns query_id,passage_id,query,passage"
+        )
+    elif not facts.refusal and twice:
         facts.refusal = f"{file.name} has the column {twice[0]} twice"
     facts.columns = named
     return tuple(named)
+
+
+def has_names(names: list[str]) -> bool:
+    """Whether some are columns that inputs have, in whatever case: else the line is a row, and no header."""
+    return any(name.lower() in IDS | TEXTS for name in names)
 
 
 def _texts(fields: list[bytes | None]) -> list[str]:

@@ -23,6 +23,8 @@ MOST_IN_TASK = 128 * 2**20
 _GLOB = re.compile(r"[\[\]{}*?\\]")
 _NO_ROWS = re.compile(r"_SUCCESS|_(?:started|committed)_\d+|\..*\.crc|\.part")
 """Hidden files that writers leave beside their rows, of which nobody wants to be told."""
+STRICT = {"ignoreCorruptFiles": "false", "ignoreMissingFiles": "false"}
+"""Options of Spark's readers: a file that cannot be read is an error, whatever the session's settings are."""
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -86,7 +88,7 @@ def list_files(spark: SparkSession, location: str) -> Listing:
         base = status.getPath() if status.isDirectory() else status.getPath().getParent()
         files = list(walk.below(status, f"{base.toString().rstrip('/')}/"))
     else:
-        found = asked(location, lambda: system.globStatus(path)) if _GLOB.search(location) else None
+        found = asked(location, lambda: system.globStatus(path)) if is_pattern(location) else None
         if not found:
             raise InputError(f"cannot read {location} as {file_kind(location) or 'files'}: nothing is there")
         base = _fixed_part(found[0].getPath().toString(), location)
@@ -105,7 +107,7 @@ def hashed(spark: SparkSession, listing: Listing) -> Listing:
     if sum(file.size for file in listing.files) >= IN_TASKS_FROM:
         small = [file.path for file in listing.files if file.size <= MOST_IN_TASK]
         if small:
-            rows = spark.read.format("binaryFile").load([escaped(path) for path in small])
+            rows = spark.read.format("binaryFile").options(**STRICT).load([escaped(path) for path in small])
             told = rows.select(F.col("_metadata.file_path"), F.sha2("content", 256))
             found = asked(listing.location, told.collect)
             known = {plain(row[0]): row[1] for row in found}
@@ -137,6 +139,11 @@ def require_unchanged(spark: SparkSession, location: str, version: str) -> None:
     pinned = PREFIX + version.removeprefix(PREFIX).partition("-")[0]
     if hashed(spark, list_files(spark, location)).version != pinned:
         raise InputError(f"{location} changed while it was read: leave its files as they are, and run again")
+
+
+def is_pattern(location: str) -> bool:
+    """Whether a location may be a pattern; it is one where nothing has that name."""
+    return _GLOB.search(location) is not None
 
 
 def escaped(path: str) -> str:
@@ -188,6 +195,8 @@ class _Walk:
             children = asked(text, lambda: self.system.listStatus(path))
             if local is not None:
                 _refuse_broken_links(local, {str(child.getPath().getName()) for child in children})
+            if any(child.getPath().getName() == "_delta_log" for child in children):
+                raise InputError(f"{text} is a Delta table among files: name it alone, or take it away")
             for child in children:
                 yield from self.below(child, base, True, above)
         else:
@@ -197,7 +206,11 @@ class _Walk:
 
 
 def _refuse_broken_links(folder: str, listed: set[str]) -> None:
-    for name in sorted(set(os.listdir(folder)) - listed):
+    try:
+        names = set(os.listdir(folder))
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error.strerror}") from error
+    for name in sorted(names - listed):
         if os.path.islink(os.path.join(folder, name)) and not _is_hidden(name):
             raise InputError(f"{os.path.join(folder, name)} is a link to nothing: take it away")
 

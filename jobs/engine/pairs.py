@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, DecimalType, IntegralType, StringType
 
 from jobs.engine.chunked_run import say
-from jobs.engine.files import Listing, escaped, hashed, list_files, require_unchanged
+from jobs.engine.files import STRICT, Listing, escaped, hashed, is_pattern, list_files, require_unchanged
 from jobs.engine.locations import exists, file_kind, has_delta_log
 from jobs.engine.schemas import PASSAGES_AT
 from jobs.engine.table import Table
@@ -187,7 +187,7 @@ def is_file(table: Table) -> bool:
     kind, there = file_kind(table.location.rstrip("/")), exists(table.spark, table.location)
     if there and has_delta_log(table.spark, table.location):
         return False
-    if kind is None and there:
+    if kind is None and (there or is_pattern(table.location)):
         try:
             return bool(list_files(table.spark, table.location).files)
         except InputError:
@@ -249,7 +249,7 @@ def _read_parquet(spark: SparkSession, listing: Listing) -> TextRows:
     """
     paths = [escaped(file.path) for file in listing.files]
     try:
-        rows = spark.read.option("mergeSchema", True).parquet(*paths)
+        rows = spark.read.options(**STRICT, mergeSchema=True).parquet(*paths)
         partitions = listing.partition_columns()
         if partitions:
             rows = _with_partitions(rows, listing, partitions)

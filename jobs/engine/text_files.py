@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from cluster.session import task_slots
 from jobs.engine.chunked_run import say
-from jobs.engine.files import InputFile, Listing, escaped
+from jobs.engine.files import STRICT, InputFile, Listing, escaped
 from jobs.engine.locations import asked
 from mkdm.columns import ROW_FAULT
 from mkdm.errors import ConfigError, InputError
@@ -27,7 +27,6 @@ MOST_PACKED = 2**30
 """Bytes of a Zstandard file at most."""
 LINES_PER_BATCH = 256
 """Lines that a Python worker is given at once while files are looked through."""
-_KNOWN = {"query_id", "passage_id", "doc_id", "query", "passage", "text"}
 _ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
 
@@ -105,6 +104,9 @@ def read_text_files(spark: SparkSession, listing: Listing, options: FileOptions)
         say(f"{listing.location}: {_counted(blank, 'empty line')} left out")
     partitions = listing.partition_columns()
     wanted = (*(name for name in columns if name not in partitions), *partitions, *([ROW_FAULT] if faults else []))
+    alike = [name for name in wanted if sum(name.lower() == other.lower() for other in wanted) > 1]
+    if alike:
+        raise InputError(f"{listing.location} has the columns {' and '.join(alike)}, which Spark cannot tell apart")
     schema = ", ".join(f"`{name.replace('`', '``')}` string" for name in wanted)
     parts = [lines.mapInArrow(rows_of(files, wanted), schema) for lines in _lines(spark, listing)]
     rows = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
@@ -121,11 +123,11 @@ def _text_file(listing: Listing, file: InputFile, options: FileOptions) -> TextF
 def _lines(spark: SparkSession, listing: Listing) -> list[DataFrame]:
     """(file, line) of the files, each file's in order in one task: of those that Spark unpacks, and of the others."""
     found = []
-    plain_files = [file for file in listing.files if not file.path.endswith(".zst")]
-    zstandard = [file for file in listing.files if file.path.endswith(".zst")]
+    zstandard = [file for file in listing.files if file.path.lower().endswith(".zst")]
+    plain_files = [file for file in listing.files if file not in zstandard]
     path = path_column().alias(FILE)
     if plain_files:
-        text = spark.read.text([escaped(file.path) for file in plain_files], lineSep="\n")
+        text = spark.read.options(**STRICT).text([escaped(file.path) for file in plain_files], lineSep="\n")
         numbered = text.select(
             path,
             F.col("value").cast("binary").alias(LINE),
@@ -139,7 +141,7 @@ def _lines(spark: SparkSession, listing: Listing) -> list[DataFrame]:
         large = [file.name for file in zstandard if file.size > MOST_PACKED]
         if large:
             raise InputError(f"{large[0]} has more than {MOST_PACKED // 2**20} MiB: cut it into several, or use .gz")
-        content = spark.read.format("binaryFile").load([escaped(file.path) for file in zstandard])
+        content = spark.read.format("binaryFile").options(**STRICT).load([escaped(file.path) for file in zstandard])
         found.append(content.select(path, "content").mapInArrow(unpacked, f"{FILE} string, {LINE} binary"))
     return found
 
@@ -197,14 +199,9 @@ def _columns(listing: Listing, files: dict[str, TextFile], facts: dict[str, File
     if not headers:
         return ()
     often = Counter(frozenset(header) for header in headers.values())
-    usual = max(often, key=lambda names: (len(names & _KNOWN), often[names], sorted(names)))
+    usual = max(often, key=lambda names: (often[names], sorted(names)))
     like = next(path for path, header in sorted(headers.items()) if frozenset(header) == usual)
     for path, header in sorted(headers.items()):
-        if not files[path].columns and not {name.lower() for name in header} & _KNOWN:
-            raise InputError(
-                f"{files[path].name} has no header: its first line is {', '.join(header)[:100]!r}. Name the columns "
-                f"of files without with --columns query_id,passage_id,query,passage"
-            )
         if frozenset(header) != usual:
             raise InputError(
                 f"{files[path].name} has the columns {', '.join(header)}, and {files[like].name} has "

@@ -99,7 +99,7 @@ def test_columns_go_by_name_in_every_file(spark, tmp_path):
     put(root / "d.csv", "")
     assert read(spark, root)[0] == {"good": "A gasket is a seal.", "b": "A seal."}
     put(root / "0.csv", "9,9,what is a gasket,A seal.\n8,8,what is a gasket,A seal.\n")
-    with pytest.raises(InputError, match=r"^0\.csv has no header: its first line is '9, 9, what"):
+    with pytest.raises(InputError, match=r"0\.csv has no header: its first line is '9, 9, what"):
         read(spark, root)
     put(root / "0.csv", "query_id,passage_id,query,passage,source\n9,9,q,p,s\n")
     with pytest.raises(InputError, match=r"0\.csv has the columns query_id, .*source, and a\.csv has"):
@@ -121,6 +121,9 @@ def test_columns_go_by_name_in_every_file(spark, tmp_path):
         ("\n\n", "x.csv has no row: it is empty"),
         (HEADER, "x.csv has no row: there is nothing to score"),
         ("Query_ID,passage_id,query,passage\n1,1,q,p\n", "lacks the columns query_id; it has Query_ID"),
+        ("query_id,Query_ID,passage_id,query,passage\n1,1,1,q,p\n", "which Spark cannot tell apart"),
+        (HEADER.replace(",", ";") + GOOD, "x.csv has semicolons between its columns"),
+        (gzip.compress(HEADER.encode()), "x.csv is no text but packed"),
     ],
 )
 def test_a_file_that_is_refused(spark, tmp_path, content, words):

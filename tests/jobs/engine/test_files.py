@@ -181,6 +181,8 @@ def test_a_delta_table_whatever_its_name_ends_in(spark, tmp_path):
         found, pinned = ids(spark, table.location)
         assert found == ["new"]
         assert pinned.endswith("@1")
+    with pytest.raises(InputError, match=r"x\.parquet is a Delta table among files"):
+        ids(spark, tmp_path / "*.parquet")
 
 
 def test_a_relative_folder_is_no_name_of_a_catalog(spark, tmp_path, monkeypatch):
