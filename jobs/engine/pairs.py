@@ -13,7 +13,7 @@ from jobs.engine.files import STRICT, Listing, escaped, hashed, is_pattern, list
 from jobs.engine.locations import exists, file_kind, has_delta_log
 from jobs.engine.schemas import PASSAGES_AT
 from jobs.engine.table import Table
-from jobs.engine.text_files import FileOptions, TextRows, path_column, read_text_files
+from jobs.engine.text_files import FileOptions, TextRows, counted, path_column, read_text_files
 from mkdm.columns import PAIR, PAIR_KEY, PASSAGE, PASSAGE_ID, ROW_FAULT
 from mkdm.errors import InputError, first_line
 
@@ -165,7 +165,7 @@ def read_pinned(
     found = _read_parquet(spark, listing) if listing.kind == "parquet" else read_text_files(spark, listing, options)
     rows = found.rows
     if found.faults:
-        told = f"{table.location}: {found.faults:,} rows at fault, the first: {found.first_fault}"
+        told = f"{table.location}: {counted(found.faults, 'row')} at fault, the first: {found.first_fault}"
         if faults == "refuse":
             raise InputError(f"{told}; correct or remove them")
         say(f"{told}; they are left out" if faults == "leave out" else told)

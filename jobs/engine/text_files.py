@@ -84,7 +84,7 @@ def read_text_files(spark: SparkSession, listing: Listing, options: FileOptions)
     files = {file.path: _text_file(listing, file, options) for file in listing.files if file.size}
     empty = [file.name for file in listing.files if not file.size]
     if empty:
-        say(f"{listing.location}: {_counted(len(empty), 'file')} of no byte, such as {empty[0]}")
+        say(f"{listing.location}: {counted(len(empty), 'file')} of no byte, such as {empty[0]}")
     facts = _facts(spark, listing, files)
     chosen = {path: _quotes(files[path], found, options) for path, found in facts.items()}
     again = {path: replace(files[path], quotes=quotes) for path, quotes in chosen.items() if quotes}
@@ -101,7 +101,7 @@ def read_text_files(spark: SparkSession, listing: Listing, options: FileOptions)
         raise InputError(f"{listing.location} has no row: {first.partition(': ')[2] or 'it is empty'}")
     faults, blank = (sum(getattr(found, name) for found in facts.values()) for name in ("faults", "blank"))
     if blank:
-        say(f"{listing.location}: {_counted(blank, 'empty line')} left out")
+        say(f"{listing.location}: {counted(blank, 'empty line')} left out")
     partitions = listing.partition_columns()
     wanted = (*(name for name in columns if name not in partitions), *partitions, *([ROW_FAULT] if faults else []))
     alike = [name for name in wanted if sum(name.lower() == other.lower() for other in wanted) > 1]
@@ -210,5 +210,6 @@ def _columns(listing: Listing, files: dict[str, TextFile], facts: dict[str, File
     return tuple(headers[like])
 
 
-def _counted(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """A number of things in words, such as 2 rows."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -12,6 +12,8 @@ from jobs.engine.pairs import read_pairs, read_pinned
 from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, with_row_code
 from jobs.engine.table import Table
 from jobs.engine.text_files import FileOptions
+from jobs.funnel.inputs import read_input, text_faults, with_faults
+from jobs.funnel.queries import normalised
 from jobs.score import ScoreConfig, run
 from mkdm.errors import ConfigError, InputError
 
@@ -279,3 +281,34 @@ def test_every_row_of_a_file_is_scored_or_rejected(spark, warehouse, student_fol
     assert found == {"malformed_row": 2, "duplicate_key": 1, "null_key": 1}
     message = rejects.where(F.col("passage_id") == "few").first()["error_message"]
     assert message == "pairs.csv line 3: 2 fields and not 4"
+
+
+def test_inputs_of_a_build(spark, tmp_path):
+    put(tmp_path / "queries.csv", "query_id,query,frequency\n1,what is a gasket,5\n2,why\n3,how,10\n")
+    queries = read_input("queries", Table(spark, str(tmp_path / "queries.csv")), None)
+    coded = {row.query_id: row for row in normalised(queries.rows).collect()}
+    assert (coded["1"].error_code, coded["1"].frequency) == (None, 5)
+    assert coded["2"].error_code == "malformed_row"
+    assert coded["2"].error_message == "queries.csv line 3: 2 fields and not 3"
+    put(tmp_path / "documents.jsonl", '{"doc_id": 1, "text": "A seal."}\n{"doc_id": 2, "text": {"html": "x"}}\n{')
+    documents = read_input("documents", Table(spark, str(tmp_path / "documents.jsonl")), None)
+    found = with_faults(documents.rows, "documents", *text_faults("text")).orderBy("doc_id").collect()
+    assert [(row.doc_id, row.error_code) for row in found] == [
+        (None, "malformed_row"),
+        ("1", None),
+        ("2", "malformed_row"),
+    ]
+    put(tmp_path / "top.tsv", "1\t7\t0\n1\t8\n")
+    options = FileOptions("query_id,doc_id,doc_rank")
+    ranked = read_input("query_documents", Table(spark, str(tmp_path / "top.tsv")), None, options)
+    found = with_faults(ranked.rows, "query_documents").orderBy("doc_id").collect()
+    assert [(row.doc_id, row.error_code) for row in found] == [("7", None), ("8", "malformed_row")]
+    (tmp_path / "queries.csv").write_text("query_id,query\n")
+    with pytest.raises(InputError, match=r"queries\.csv changed while it was read"):
+        queries.require_unchanged()
+
+
+def test_golden_labels_at_fault_are_refused(spark, tmp_path):
+    table = Table(spark, str(put(tmp_path / "golden.csv", "query_id,passage_id,golden_label\n1,1,1\n1,2\n")))
+    with pytest.raises(InputError, match=r"1 row at fault, the first: golden\.csv line 3: 2 fields and not 3"):
+        read_pinned(spark, table, None, "")
