@@ -213,6 +213,12 @@ def _header(record: Record, file: TextFile, facts: FileFacts) -> tuple[str, ...]
         facts.refusal = f"{file.name} has semicolons between its columns: write commas"
     named = [name or f"_c{place}" for place, name in enumerate(names)]
     twice = [name for name in named if named.count(name) > 1]
+    if (
+        file.kind == "tsv"
+        and file.quotes == "none"
+        and all(len(name) > 1 and name[0] == name[-1] == '"' for name in names)
+    ):
+        facts.refusal = f"{file.name} quotes its fields: say so with --csv-escape doubled or backslash"
     if not facts.refusal and not has_names(named):
         facts.refusal = (
             f"{file.name} has no header: its first line is {', '.join(names)[:100]!r}. Name the columns of files "
@@ -260,17 +266,25 @@ def _delimited_row(record: Record, header: tuple[str, ...], file: TextFile) -> _
 
 def _weighed(lines: Iterator[bytes], delimiter: bytes, facts: FileFacts) -> Iterator[bytes]:
     """The lines as they come, and in `facts` what they tell of how quotes are written."""
-    end = rb"[^" + delimiter + rb'"\r\n]'
-    backslash, doubling = re.compile(rb'\\"' + end), re.compile(rb'[^\\"\r\n' + delimiter + rb']""' + end)
+    inner = b'[^"\\r\\n' + delimiter + b"]"
+    backslash = re.compile(rb'\\"' + inner)
+    doubling = re.compile(rb'[^\\"\r\n' + delimiter + rb']""' + inner)
     for line in lines:
         if b'"' in line:
-            facts.doublings += doubling.search(line) is not None
+            quoted = _tells_of_quotes(line) if delimiter == b"\t" else doubling.search(line) is not None
+            facts.doublings += quoted
             if b"\\" in line:
                 facts.backslashes += backslash.search(line) is not None
                 odd = any(len(run) % 2 for run in re.findall(rb"\\+", line))
                 facts.single_backslashes += odd
                 facts.pairs_of_backslashes += not odd
         yield line
+
+
+def _tells_of_quotes(line: bytes) -> bool:
+    """Whether a field of a TSV line is all in quotes, and those within are written twice, as no plain text is."""
+    fields = [part for part in line.removesuffix(b"\r").split(b"\t") if len(part) > 2 and part[:1] == part[-1:] == b'"']
+    return any(b'""' in part[1:-1] and b'"' not in part[1:-1].replace(b'""', b"") for part in fields)
 
 
 def _json_rows(file: TextFile, lines: Iterator[bytes], facts: FileFacts) -> Iterator[_Row | None]:

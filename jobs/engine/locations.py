@@ -1,5 +1,4 @@
-"""Tells what a location means: a name in a catalog, a Delta table in a folder, or files; the nearest thing to a guess
-is never taken, what is there decides."""
+"""Tells what a location means, by what is there: a name in a catalog, a Delta table in a folder, or files."""
 
 import re
 from collections.abc import Callable
@@ -111,7 +110,14 @@ def exists(spark: SparkSession, location: str) -> bool:
 
 def has_delta_log(spark: SparkSession, location: str) -> bool:
     """Whether a folder is that of a Delta table, whatever its name ends in."""
-    return exists(spark, f"{location.rstrip('/')}/_delta_log")
+    system, path = hadoop_path(spark, location)
+    _, log = hadoop_path(spark, f"{location.rstrip('/')}/_delta_log")
+
+    def found() -> bool:
+        there = system.exists(path) and system.getFileStatus(path).isDirectory()  # HDFS fails below a file
+        return bool(there and system.exists(log))
+
+    return asked(location, found)
 
 
 def asked(location: str, ask: Callable[[], T]) -> T:

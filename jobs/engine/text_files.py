@@ -88,9 +88,10 @@ def read_text_files(spark: SparkSession, listing: Listing, options: FileOptions)
     facts = _facts(spark, listing, files)
     chosen = {path: _quotes(files[path], found, options) for path, found in facts.items()}
     again = {path: replace(files[path], quotes=quotes) for path, quotes in chosen.items() if quotes}
-    if again:
-        files |= again
-        facts |= _facts(spark, listing, again)
+    for path, found in _facts(spark, listing, again).items() if again else ():
+        before = facts[path]
+        if found.faults < before.faults or (not before.backslashes and found.faults == before.faults):
+            files[path], facts[path] = again[path], found
     for path, found in sorted(facts.items()):
         if found.refusal:
             raise InputError(f"{listing.location}: {found.refusal}")
@@ -123,8 +124,8 @@ def _text_file(listing: Listing, file: InputFile, options: FileOptions) -> TextF
 def _lines(spark: SparkSession, listing: Listing) -> list[DataFrame]:
     """(file, line) of the files, each file's in order in one task: of those that Spark unpacks, and of the others."""
     found = []
-    zstandard = [file for file in listing.files if file.path.lower().endswith(".zst")]
-    plain_files = [file for file in listing.files if file not in zstandard]
+    zstandard = [file for file in listing.files if _by_us(file)]
+    plain_files = [file for file in listing.files if not _by_us(file)]
     path = path_column().alias(FILE)
     if plain_files:
         text = spark.read.options(**STRICT).text([escaped(file.path) for file in plain_files], lineSep="\n")
@@ -144,6 +145,11 @@ def _lines(spark: SparkSession, listing: Listing) -> list[DataFrame]:
         content = spark.read.format("binaryFile").options(**STRICT).load([escaped(file.path) for file in zstandard])
         found.append(content.select(path, "content").mapInArrow(unpacked, f"{FILE} string, {LINE} binary"))
     return found
+
+
+def _by_us(file: InputFile) -> bool:
+    """Whether Hadoop has no codec for a file that is packed."""
+    return file.path.lower().endswith(".zst")
 
 
 def path_column() -> Column:

@@ -271,7 +271,12 @@ def test_every_row_of_a_file_is_scored_or_rejected(spark, warehouse, student_fol
     rows = GOOD + "1,few\n" + GOOD.replace("A gasket", "Another") + '1,good,q,"open\n,k,q,p\n'
     path = put(tmp_path / "pairs.csv", HEADER + rows)
     config = ScoreConfig(
-        student_folder, warehouse.root, pairs=str(path), precision="fp32", chunks=chunks, max_reject_rate=1
+        model=student_folder,
+        warehouse=warehouse.root,
+        pairs=str(path),
+        precision="fp32",
+        chunks=chunks,
+        max_reject_rate=1,
     )
     report = run(spark, config)
     totals = report.totals
