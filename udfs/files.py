@@ -1,16 +1,15 @@
 """Text files in Spark tasks: their lines in, rows as strings out; rows at fault among them, told by file and line."""
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain, groupby
 
 import pyarrow as pa
 
 from mkdm.columns import ROW_FAULT
 from mkdm.errors import RejectCode
-from mkdm.text import IDS, TEXTS, Quotes, Record, RowFault, read_object, records, value_text
+from mkdm.text import IDS, TEXTS, Quotes, QuoteSigns, Record, RowFault, read_object, records, value_text
 
 FILE, LINE = "file", "line"
 FACTS = f"{FILE} string, facts string"
@@ -48,8 +47,7 @@ class FileFacts:
     Attributes:
         columns: its header, or the names in its objects.
         refusal: why the whole file cannot be read; empty if it can.
-        backslashes, doublings: rows that only make sense if quotes are written so.
-        pairs_of_backslashes, single_backslashes: rows with quotes in which all backslashes are in pairs, or not all.
+        signs: of how quotes are written.
     """
 
     columns: list[str] = field(default_factory=list)
@@ -58,10 +56,13 @@ class FileFacts:
     faults: int = 0
     first_fault: str = ""
     refusal: str = ""
-    backslashes: int = 0
-    doublings: int = 0
-    pairs_of_backslashes: int = 0
-    single_backslashes: int = 0
+    signs: QuoteSigns = field(default_factory=QuoteSigns)
+
+    @classmethod
+    def read(cls, text: str) -> "FileFacts":
+        """What a task wrote of a file."""
+        found = json.loads(text)
+        return cls(**{**found, "signs": QuoteSigns(**found["signs"])})
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def facts_of(files: dict[str, TextFile]) -> Callable[[Batches], Batches]:
                 if row.fault:
                     found.faults += 1
                     found.first_fault = found.first_fault or row.fault
-            yield pa.RecordBatch.from_pydict({FILE: [path], "facts": [json.dumps(vars(found))]})
+            yield pa.RecordBatch.from_pydict({FILE: [path], "facts": [json.dumps(asdict(found))]})
 
     return facts
 
@@ -179,7 +180,13 @@ def _rows(file: TextFile, lines: Iterator[bytes], facts: FileFacts) -> Iterator[
 
 def _delimited_rows(file: TextFile, lines: Iterator[bytes], facts: FileFacts) -> Iterator[_Row | None]:
     delimiter = b"\t" if file.kind == "tsv" else b","
-    found = records(_weighed(lines, delimiter, facts), delimiter, file.quotes)
+
+    def seen() -> Iterator[bytes]:
+        for line in lines:
+            facts.signs.see(line, delimiter)
+            yield line
+
+    found = records(seen(), delimiter, file.quotes)
     header = file.columns
     for record in found:
         if record.blank:
@@ -262,29 +269,6 @@ def _delimited_row(record: Record, header: tuple[str, ...], file: TextFile) -> _
     if broken:
         return _Row(values, f"{RejectCode.INVALID_TEXT}: {where}: {broken} is not UTF-8")
     return _Row(values)
-
-
-def _weighed(lines: Iterator[bytes], delimiter: bytes, facts: FileFacts) -> Iterator[bytes]:
-    """The lines as they come, and in `facts` what they tell of how quotes are written."""
-    inner = b'[^"\\r\\n' + delimiter + b"]"
-    backslash = re.compile(rb'\\"' + inner)
-    doubling = re.compile(rb'[^\\"\r\n' + delimiter + rb']""' + inner)
-    for line in lines:
-        if b'"' in line:
-            quoted = _tells_of_quotes(line) if delimiter == b"\t" else doubling.search(line) is not None
-            facts.doublings += quoted
-            if b"\\" in line:
-                facts.backslashes += backslash.search(line) is not None
-                odd = any(len(run) % 2 for run in re.findall(rb"\\+", line))
-                facts.single_backslashes += odd
-                facts.pairs_of_backslashes += not odd
-        yield line
-
-
-def _tells_of_quotes(line: bytes) -> bool:
-    """Whether a field of a TSV line is all in quotes, and those within are written twice, as no plain text is."""
-    fields = [part for part in line.removesuffix(b"\r").split(b"\t") if len(part) > 2 and part[:1] == part[-1:] == b'"']
-    return any(b'""' in part[1:-1] and b'"' not in part[1:-1].replace(b'""', b"") for part in fields)
 
 
 def _json_rows(file: TextFile, lines: Iterator[bytes], facts: FileFacts) -> Iterator[_Row | None]:

@@ -4,7 +4,6 @@ Spark splits the lines, whatever the file system and its size, and they come to 
 Zstandard file, which Hadoop cannot unpack, is held whole, packed, by a task.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,7 +89,7 @@ def read_text_files(spark: SparkSession, listing: Listing, options: FileOptions)
     again = {path: replace(files[path], quotes=quotes) for path, quotes in chosen.items() if quotes}
     for path, found in _facts(spark, listing, again).items() if again else ():
         before = facts[path]
-        if found.faults < before.faults or (not before.backslashes and found.faults == before.faults):
+        if found.faults < before.faults or (not before.signs.backslashes and found.faults == before.faults):
             files[path], facts[path] = again[path], found
     for path, found in sorted(facts.items()):
         if found.refusal:
@@ -177,20 +176,21 @@ def _facts(spark: SparkSession, listing: Listing, files: dict[str, TextFile]) ->
             for lines in _lines(spark, some)
             for row in asked(listing.location, lines.mapInArrow(facts_of(files), FACTS).collect)
         ]
-    return {row[0]: FileFacts(**json.loads(row[1])) for row in told}
+    return {row[0]: FileFacts.read(row[1]) for row in told}
 
 
 def _quotes(file: TextFile, found: FileFacts, options: FileOptions) -> Literal["backslash"] | None:
     """Backslash, where a CSV file tells that its quotes are written so; Spark's own writer does, unless told not to."""
-    if options.csv_escape != "auto" or file.kind != "csv" or found.doublings:
+    signs = found.signs
+    if options.csv_escape != "auto" or file.kind != "csv" or signs.doublings:
         return None
     by_spark = file.name.rpartition("/")[2].startswith("part-")
-    likely = by_spark and found.pairs_of_backslashes and not found.single_backslashes
-    return "backslash" if found.backslashes or likely else None
+    likely = by_spark and signs.pairs_of_backslashes and not signs.single_backslashes
+    return "backslash" if signs.backslashes or likely else None
 
 
 def _require_no_other_quotes(file: TextFile, found: FileFacts, options: FileOptions) -> None:
-    if file.kind == "tsv" and options.csv_escape == "auto" and not file.columns and found.doublings:
+    if file.kind == "tsv" and options.csv_escape == "auto" and not file.columns and found.signs.doublings:
         raise InputError(
             f"{file.name} may quote its fields, as .csv does, or have quotes in its texts: say which with "
             f"--csv-escape doubled, backslash or none"
