@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from jobs.engine import COMPLETE, SCORE_JOB, Ledger, RunState, Table, Warehouse, chain_of, replaced_by, work_done
 from mkdm.columns import CHUNK, ERROR_CODE, RUN_ID, SCORE
 from mkdm.errors import ConfigError, InputError
-from udfs.run_page import SCORE_BINS, ChunkWork, ExecutorWork, RunFigures, run_page
+from udfs.pages import SCORE_BINS, ChunkWork, ExecutorWork, RunFigures, run_page
 
 
 @dataclass(frozen=True)
