@@ -138,7 +138,4 @@ def asked(location: str, ask: Callable[[], T]) -> T:
 
 
 def _has_jvm(spark: SparkSession) -> bool:
-    try:
-        return spark._jvm is not None
-    except PySparkException:  # of Connect
-        return False
+    return getattr(spark, "_jvm", None) is not None  # of Connect none
