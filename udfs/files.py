@@ -228,8 +228,8 @@ def _header(record: Record, file: TextFile, facts: FileFacts) -> tuple[str, ...]
         facts.refusal = f"{file.name} quotes its fields: say so with --csv-escape doubled or backslash"
     if not facts.refusal and not has_names(named):
         facts.refusal = (
-            f"{file.name} has no header: its first line is {', '.join(names)[:100]!r}. Name the columns of files "
-            f"without with --columns query_id,passage_id,query,passage"
+            f"{file.name} has no header: its first line is {', '.join(names)[:100]!r}. Name the columns of such files "
+            f"with --columns query_id,passage_id,query,passage"
         )
     elif not facts.refusal and twice:
         facts.refusal = f"{file.name} has the column {twice[0]} twice"
@@ -251,7 +251,7 @@ def _delimited_row(record: Record, header: tuple[str, ...], file: TextFile) -> _
     fault = record.fault
     if not fault and len(record.fields) != len(header):
         fault = f"{len(record.fields)} field{'s' if len(record.fields) != 1 else ''} and not {len(header)}"
-    if not fault and _texts(record.fields) == list(header):
+    if not fault and _texts(record.fields[:1]) == [header[0]] and _texts(record.fields) == list(header):
         fault = "the header again"
     values: dict[str, str | None] = {}
     broken = ""
