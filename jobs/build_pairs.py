@@ -11,6 +11,7 @@ from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
     COMPLETE,
     REMOVED,
+    FileOptions,
     Identity,
     Ledger,
     RunState,
@@ -24,6 +25,7 @@ from jobs.engine import (
     run_job,
     say,
     settings_of,
+    small_batches,
     told,
 )
 from jobs.funnel import (
@@ -86,7 +88,12 @@ def run(spark: SparkSession, config: BuildPairsConfig) -> FunnelReport:
     """
     warehouse = Warehouse(spark, config.warehouse)
     inputs = {
-        name: read_input(name, warehouse.table(name, getattr(config, name)), getattr(config, f"{name}_version"))
+        name: read_input(
+            name,
+            warehouse.table(name, getattr(config, name)),
+            getattr(config, f"{name}_version"),
+            FileOptions(getattr(config, f"{name}_columns"), config.csv_escape),
+        )
         for name in INPUTS
     }
     settings = cut_settings(spark, config.tokenizer, config.passage_tokens, config.passage_overlap)
@@ -101,7 +108,8 @@ def run(spark: SparkSession, config: BuildPairsConfig) -> FunnelReport:
         for other in ledger.states(job=JOB):
             if other.state != COMPLETE:  # it cannot go on any more; a complete one has dropped its own
                 drop_staging(warehouse, other.run)
-        rows = sum(found.rows.count() for found in inputs.values())
+        with small_batches(spark):
+            rows = sum(found.rows.count() for found in inputs.values())
         state = ledger.start(identity, ledger.free_name(identity, None), rows, len(STEPS))
     build = Build(spark, warehouse, config, state.run, inputs, tables, ledger, settings)
     if state.state == COMPLETE:

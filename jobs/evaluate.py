@@ -13,6 +13,8 @@ from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
+    CsvEscape,
+    FileOptions,
     Identity,
     Ledger,
     Table,
@@ -70,13 +72,20 @@ class EvaluateConfig:
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
     pairs: str | None = None
-    """Pairs, if not <warehouse>/pairs: a Delta table, or a .parquet, .csv or .jsonl file or folder."""
+    """Pairs, if not <warehouse>/pairs: a Delta table, or a .parquet, .csv, .tsv or .jsonl file or folder."""
     pairs_version: int | None = None
     """Delta version of the pairs; default: the one that --run-id has scored, or else the newest."""
+    columns: str | None = None
+    """Names of the columns of the pairs in .csv or .tsv files without a header, joined by commas."""
     golden_labels: str | None = None
     """Golden labels, if not <warehouse>/golden_labels: a Delta table or a file, as for the pairs."""
     golden_labels_version: int | None = None
     """Delta version of the golden labels; default: the newest."""
+    golden_labels_columns: str | None = None
+    """Names of the columns of the golden labels in .csv or .tsv files without a header, joined by commas."""
+    csv_escape: CsvEscape = "auto"
+    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
+    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
     scores: str | None = None
     """Table of scores, if not <warehouse>/scores."""
     runs: str | None = None
@@ -128,8 +137,8 @@ def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport:
     version = _pairs_version(config, table, sources[MODEL])
     golden_table = warehouse.table("golden_labels", config.golden_labels)
     pairs, golden_labels, by = read_grouped(
-        (table, *read_pinned_pairs(spark, table, version)),
-        (golden_table, *read_pinned(spark, golden_table, config.golden_labels_version, "--golden-labels-version")),
+        (table, *read_pinned_pairs(spark, table, version, FileOptions(config.columns, config.csv_escape))),
+        (golden_table, *_golden_labels(golden_table, config)),
         config.by,
     )
     labelled = transform(pairs.rows, golden_labels.rows).persist()
@@ -143,6 +152,8 @@ def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport:
         group = [GROUP] if GROUP in labelled.columns else []
         known = collect(labelled, QUERY, PASSAGE, GOLDEN_LABEL, *group)
         scores = {side: source.scores(labelled, count) for side, source in sources.items()}
+        pairs.require_unchanged()
+        golden_labels.require_unchanged()
     finally:
         labelled.unpersist()
     found, missing = join_scores(known, scores)
@@ -204,6 +215,11 @@ def _sources(warehouse: Warehouse, config: EvaluateConfig) -> dict[str, Source]:
         elif run_id is not None:
             found[side] = stored_source(ledger, table, run_id)
     return found
+
+
+def _golden_labels(table: Table, config: EvaluateConfig) -> tuple[DataFrame, str]:
+    options = FileOptions(config.golden_labels_columns, config.csv_escape)
+    return read_pinned(table.spark, table, config.golden_labels_version, "--golden-labels-version", options)
 
 
 def _folder(output: str) -> Path:

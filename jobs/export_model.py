@@ -11,6 +11,8 @@ from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
     COMPLETE,
     FAILED,
+    CsvEscape,
+    FileOptions,
     Identity,
     Ledger,
     Totals,
@@ -57,8 +59,15 @@ class ExportModelConfig:
     """How many of them, drawn by --seed."""
     pairs: str | None = None
     """Pairs to validate on, if not <warehouse>/pairs."""
+    columns: str | None = None
+    """Names of the columns of pairs in .csv or .tsv files without a header, joined by commas."""
     golden_labels: str | None = None
     """Their golden labels, if not <warehouse>/golden_labels."""
+    golden_labels_columns: str | None = None
+    """Names of the columns of the golden labels in .csv or .tsv files without a header, joined by commas."""
+    csv_escape: CsvEscape = "auto"
+    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
+    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
     validation_rows: int = 4000
     """How many pairs with a golden label to validate on, drawn by --seed, query by query."""
     precisions: str = ",".join(IR_PRECISIONS)
@@ -132,10 +141,14 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportModelReport:
     check_installed()
     model = check_model(config.model, "torch", "fp32")
     warehouse = Warehouse(spark, config.warehouse)
-    calibration = read_pairs(spark, warehouse.table("pairs", config.calibration), None)
+    options = FileOptions(config.columns, config.csv_escape)
+    golden_options = FileOptions(config.golden_labels_columns, config.csv_escape)
+    calibration_table = warehouse.table("pairs", config.calibration)
+    calibration = read_pairs(spark, calibration_table, None, options=options, faults="leave out")
+    golden = warehouse.table("golden_labels", config.golden_labels)
     pairs, golden_labels, _ = read_grouped(
-        (table := warehouse.table("pairs", config.pairs), *read_pinned_pairs(spark, table, None)),
-        (golden := warehouse.table("golden_labels", config.golden_labels), *read_pinned(spark, golden, None, "")),
+        (table := warehouse.table("pairs", config.pairs), *read_pinned_pairs(spark, table, None, options)),
+        (golden, *read_pinned(spark, golden, None, "", golden_options)),
         None,
     )
     versions = {
@@ -147,6 +160,8 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportModelReport:
     labelled = draw(
         labelled_pairs(pairs.rows, golden_labels.rows), config.validation_rows, config.seed, (QUERY_ID,)
     ).toPandas()
+    for one in (calibration, pairs, golden_labels):
+        one.require_unchanged()
     for frame, where in ((drawn, calibration.table.location), (labelled, table.location)):
         if frame.empty:
             wanted = "pair" if frame is drawn else f"pair with a golden label in {golden.location}"

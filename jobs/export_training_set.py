@@ -20,6 +20,8 @@ from jobs.engine import (
     FAILED,
     ROW_CODE,
     ROW_MESSAGE,
+    CsvEscape,
+    FileOptions,
     Identity,
     Ledger,
     Run,
@@ -30,6 +32,7 @@ from jobs.engine import (
     read_pairs,
     refuse_rejects,
     rejected_rows,
+    require_unchanged,
     run_job,
     say,
     told,
@@ -89,13 +92,20 @@ class ExportConfig:
     output: str | None = None
     """Folder or URI of the set, if not <warehouse>/training_set; needed where the warehouse is CATALOG.SCHEMA."""
     pairs: str | None = None
-    """Pairs, if not <warehouse>/pairs: a Delta table, or a .parquet, .csv or .jsonl file or folder."""
+    """Pairs, if not <warehouse>/pairs: a Delta table, or a .parquet, .csv, .tsv or .jsonl file or folder."""
     pairs_version: int | None = None
     """Delta version of the pairs; default: the newest."""
+    columns: str | None = None
+    """Names of the columns of the pairs in .csv or .tsv files without a header, joined by commas."""
     golden_labels: str | None = None
-    """Golden labels, if not <warehouse>/golden_labels: a Delta table, or a .parquet, .csv or .jsonl file or folder."""
+    """Golden labels, if not <warehouse>/golden_labels: a Delta table, or files, as for the pairs."""
     golden_labels_version: int | None = None
     """Delta version of the golden labels; default: the newest."""
+    golden_labels_columns: str | None = None
+    """Names of the columns of the golden labels in .csv or .tsv files without a header, joined by commas."""
+    csv_escape: CsvEscape = "auto"
+    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
+    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
     soft_labels: str | None = None
     """Soft labels, if not <warehouse>/soft_labels: as for the others."""
     soft_labels_version: int | None = None
@@ -155,10 +165,17 @@ def run(spark: SparkSession, config: ExportConfig) -> TrainingSetReport:
     settings, template = encoding_settings(spark, config.tokenizer, config.max_length)
     if (Path(config.tokenizer) / "config.json").exists():
         check_max_length(config.tokenizer, config.max_length)
-    pairs = read_pairs(spark, warehouse.table("pairs", config.pairs), config.pairs_version, (SOURCE,))
+    table = warehouse.table("pairs", config.pairs)
+    options = FileOptions(config.columns, config.csv_escape)
+    pairs = read_pairs(spark, table, config.pairs_version, (SOURCE,), options)
     ledger = Ledger(warehouse.table("runs", config.runs))
     table = warehouse.table("golden_labels", config.golden_labels)
-    golden = read_golden_labels(table, config.golden_labels_version, config.golden_labels is not None)
+    golden = read_golden_labels(
+        table,
+        config.golden_labels_version,
+        config.golden_labels is not None,
+        FileOptions(config.golden_labels_columns, config.csv_escape),
+    )
     table = warehouse.table("soft_labels", config.soft_labels)
     soft = read_soft_labels(table, config.soft_labels_version, config.soft_labels is not None, ledger, config.teachers)
     identity = _identity(config, settings, pairs.version, golden, soft)
@@ -184,7 +201,8 @@ def run(spark: SparkSession, config: ExportConfig) -> TrainingSetReport:
             "teacher_versions": list(soft.teachers.values()),
             "template": template,
         }
-        training_set = _write(staged, config, state.run, folder, outputs["rejected_pairs"], facts)
+        places = {name: warehouse.table(name, getattr(config, name)).location for name in identity.input_versions}
+        training_set = _write(staged, config, state.run, folder, outputs["rejected_pairs"], facts, places)
         totals = totals_of(training_set.counts)
         ledger.record(state.run, COMPLETE, replace(totals, seconds=time.monotonic() - began))
     except (PySparkException, Py4JError, MkdmError) as error:
@@ -263,16 +281,25 @@ def _identity(
 
 
 def _write(
-    staged: DataFrame, config: ExportConfig, run: Run, folder: TrainingFolder, rejects: Table, facts: dict[str, Any]
+    staged: DataFrame,
+    config: ExportConfig,
+    run: Run,
+    folder: TrainingFolder,
+    rejects: Table,
+    facts: dict[str, Any],
+    places: dict[str, str],
 ) -> TrainingSet:
     """Count, write the rejects, then the files, then the manifest.
 
     Args:
         facts: what the manifest says of the teachers and of the encoding.
+        places: where each input is.
     """
     exported = staged.where(F.col(ERROR_CODE).isNull() & ~F.col(LEFT_OUT))
     sources = sources_of(exported)
     counts = counts_of(staged, exported, list(config.shares()), sources, facts["teacher_ids"])
+    for name, version in run.input_versions.items():
+        require_unchanged(staged.sparkSession, places[name], version)
     if counts["exported"] + counts["left_out"] + counts["rejected"] != run.rows:
         raise RunFailedError(f"{run.rows:,} pairs went in, and came out as {counts}")
     if counts["rejected"]:

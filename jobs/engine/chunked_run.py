@@ -34,6 +34,8 @@ class ChunkedRun:
         pairs: its input, lazily; query_id, passage_id, query, passage.
         gone: keys that left since the run that this one adds to; None for a run over everything.
         transform: scores rows, given how many they are.
+        require_unchanged: raises InputError if the input is no more what was pinned; asked once all of it was read, and
+            before anything of it is committed.
         per_pair: rows that it makes of each.
         doing: what it does, for the progress bar.
         finish: what is left to do after the last chunk, given the laid-out input; it may be done twice.
@@ -49,6 +51,7 @@ class ChunkedRun:
     rejects: Output
     gone: DataFrame | None = None
     finish: Callable[[DataFrame], None] | None = None
+    require_unchanged: Callable[[], None] | None = None
     per_pair: int = 1
     doing: str = "scoring"
 
@@ -94,11 +97,22 @@ class ChunkedRun:
             return self.pairs.withColumn(CHUNK, F.lit(0)), {0: self.run.rows}
         table = staging(self.warehouse, self.run, "pairs")
         lay_out(self.pairs, self.run, table, self.gone)
+        self._check_input()
         laid_out = table.read()
         sizes = chunk_sizes(laid_out)
         if sum(sizes.values()) != self.run.rows:
             raise RunFailedError(f"{self.run.rows:,} rows went into {table.location}, it has {sum(sizes.values()):,}")
         return laid_out, sizes
+
+    def _check_input(self) -> None:
+        """What was read of a changed input is of no use to anybody."""
+        if self.require_unchanged is None:
+            return
+        try:
+            self.require_unchanged()
+        except InputError:
+            drop_staging(self.warehouse, self.run)
+            raise
 
     def _score_chunks(self, laid_out: DataFrame, sizes: dict[int, int]) -> dict[int, Totals]:
         """Score what is missing; the totals of all chunks that this driver knows of."""
@@ -127,6 +141,8 @@ class ChunkedRun:
             if self.state.chunks and staged.exists():  # perhaps by an engine that staged fewer columns
                 scored = scored.select(staged.read().columns)
             staged.append(scored, self.run.transaction(f"staged/{chunk}"), partition_by=CHUNK)
+            if self.run.chunks == 1 and self.gone is None:  # or else it was copied, and that copy checked
+                self._check_input()
             mine = staged.read().where(F.col(CHUNK) == chunk)
             return commit_chunk(
                 mine, self.scores, self.rejects, self.ledger, self.run, chunk, rows, began, self.per_pair

@@ -2,17 +2,14 @@
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
+from jobs.engine.locations import NAME_PART, hadoop_path, names_table, quoted
 from mkdm.errors import ConfigError, refuse_credentials
-
-_NAME_PART = r"(?:\w+|`(?:[^`]|``)+`)"
-"""A part of a name, as SQL takes it: letters, digits and underscores, or anything between backticks."""
-_SCHEMA_NAME = re.compile(rf"{_NAME_PART}\.{_NAME_PART}")
-_TABLE_NAME = re.compile(rf"{_NAME_PART}(?:\.{_NAME_PART}){{1,2}}")
 
 
 @dataclass(frozen=True)
@@ -34,16 +31,20 @@ class Place:
                 f"quote: give each part of a name whole in backticks, or a folder without them"
             )
 
-    @property
+    @cached_property
     def in_catalog(self) -> bool:
-        """Whether the location is a name in a catalog."""
-        return _TABLE_NAME.fullmatch(self.location) is not None
+        """Whether the location is a name in a catalog; see `jobs.engine.locations.names_table`.
+
+        Raises:
+            ConfigError: it may be either.
+        """
+        return names_table(self.spark, self.location)
 
     @property
     def sql_name(self) -> str:
         """The table as SQL names it, quoted."""
         if self.in_catalog:
-            return ".".join(part if part[0] == "`" else f"`{part}`" for part in re.findall(_NAME_PART, self.location))
+            return quoted(self.location)
         return f"delta.`{self.qualified().replace('`', '``')}`"
 
     def qualified(self) -> str:
@@ -53,14 +54,12 @@ class Place:
 
     def hadoop_path(self) -> tuple[Any, Any]:
         """The file system of the location, and the location as Hadoop's Path."""
-        jvm: Any = self.spark._jvm
-        path = jvm.org.apache.hadoop.fs.Path(self.location)
-        return path.getFileSystem(self.spark._jsparkSession.sessionState().newHadoopConf()), path
+        return hadoop_path(self.spark, self.location)
 
     def sibling(self, name: str) -> Self:
         """The table of that name in the same folder or schema."""
         if self.in_catalog:
-            return type(self)(self.spark, ".".join([*re.findall(_NAME_PART, self.location)[:-1], name]))
+            return type(self)(self.spark, ".".join([*re.findall(NAME_PART, self.location)[:-1], name]))
         return type(self)(self.spark, f"{self.location.rstrip('/').rpartition('/')[0] or '.'}/{name}")
 
     def exists(self) -> bool:
@@ -74,11 +73,6 @@ class Place:
         if self.in_catalog:
             return DeltaTable.forName(self.spark, self.sql_name)
         return DeltaTable.forPath(self.spark, self.location)
-
-
-def is_schema(root: str) -> bool:
-    """Whether the root of a warehouse is CATALOG.SCHEMA."""
-    return _SCHEMA_NAME.fullmatch(root) is not None
 
 
 def literal(text: str) -> str:

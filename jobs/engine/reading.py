@@ -41,7 +41,7 @@ class ReadableTable(Place):
             InputError: there is no Delta table, or it no longer has or not yet has that version.
         """
         if not self.exists():
-            raise InputError(f"no Delta table at {self.location} (files are told by .parquet, .csv or .jsonl)")
+            raise InputError(f"no Delta table at {self.location} (files are told by .parquet, .csv, .tsv or .jsonl)")
         reader = self.spark.read
         if version is not None:
             latest = self.latest_version()

@@ -1,11 +1,12 @@
 """Where all tables of a warehouse are, in a folder or in a catalog."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from pyspark.sql import SparkSession
 
 from jobs.engine.creation import create
-from jobs.engine.place import is_schema
+from jobs.engine.locations import names_schema
 from jobs.engine.schemas import TABLES
 from jobs.engine.table import Table
 from mkdm.errors import ConfigError
@@ -26,11 +27,20 @@ class Warehouse:
         if not self.root:
             raise ConfigError("--warehouse is empty: give a folder, a URI, or CATALOG.SCHEMA")
 
+    @cached_property
+    def in_catalog(self) -> bool:
+        """Whether the root is CATALOG.SCHEMA; see `jobs.engine.locations.names_schema`.
+
+        Raises:
+            ConfigError: it may be a folder too.
+        """
+        return names_schema(self.spark, self.root)
+
     def table(self, name: str, moved_to: str | None = None) -> Table:
         """The table of that name, or the one at `moved_to`."""
         if moved_to:
             return Table(self.spark, moved_to)
-        in_root = f"{self.root}.{name}" if is_schema(self.root) else f"{self.root.rstrip('/')}/{name}"
+        in_root = f"{self.root}.{name}" if self.in_catalog else f"{self.root.rstrip('/')}/{name}"
         return Table(self.spark, in_root)
 
     def output(self, name: str, moved_to: str | None = None) -> Table:

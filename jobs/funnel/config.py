@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from jobs.engine import Table
+from jobs.engine import CsvEscape, Table
 from jobs.funnel.queries import BODY, HEAD, TAIL, UNSEGMENTED
 from mkdm.config import require_at_least, require_shares
 from mkdm.errors import ConfigError
@@ -22,18 +22,27 @@ class BuildPairsConfig:
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
     queries: str | None = None
-    """Queries (query_id, query, and perhaps frequency), if not <warehouse>/queries: a Delta table, or a .parquet, .csv
-    or .jsonl file or folder."""
+    """Queries (query_id, query, and perhaps frequency), if not <warehouse>/queries: a Delta table, or .parquet, .csv,
+    .tsv or .jsonl files: a file, a folder, or a pattern."""
     queries_version: int | None = None
     """Delta version of the queries; default: the newest when the run starts."""
+    queries_columns: str | None = None
+    """Names of the columns of the queries in .csv or .tsv files without a header, joined by commas."""
     documents: str | None = None
     """Documents (doc_id, text), if not <warehouse>/documents: as for the queries."""
     documents_version: int | None = None
     """Delta version of the documents; default: the newest."""
+    documents_columns: str | None = None
+    """Names of the columns of the documents in .csv or .tsv files without a header, joined by commas."""
     query_documents: str | None = None
     """The documents of each query (query_id, doc_id, doc_rank), if not <warehouse>/query_documents."""
     query_documents_version: int | None = None
     """Delta version of query_documents; default: the newest."""
+    query_documents_columns: str | None = None
+    """Names of the columns of query_documents in .csv or .tsv files without a header, joined by commas."""
+    csv_escape: CsvEscape = "auto"
+    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
+    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
     passages: str | None = None
     """Table of passages, if not <warehouse>/passages."""
     pairs: str | None = None

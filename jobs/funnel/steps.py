@@ -70,15 +70,17 @@ class Build:
     settings: CutSettings
 
     def reject(self, coded: DataFrame, name: str, counts: StepCounts, part: str = "") -> None:
-        """Store the rows at fault, and stop if there are too many.
+        """Store the rows at fault, and stop if there are too many, or if they are not those that were pinned.
 
         Args:
             coded: rows of one input, with error_code and error_message.
             part: what tells several such calls for one input apart.
 
         Raises:
+            InputError: a file of the input changed while it was read.
             RejectRateError: more than --max-reject-rate of the rows that the step has read.
         """
+        self.inputs[name].require_unchanged()  # all of it was read
         if not counts.rejected:
             return
         rows = rejected_inputs(coded, name, self.run)

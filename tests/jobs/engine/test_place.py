@@ -2,7 +2,8 @@
 
 import pytest
 
-from jobs.engine.place import Place, is_schema, literal
+from jobs.engine.locations import names_schema
+from jobs.engine.place import Place, literal
 from mkdm.errors import ConfigError
 
 
@@ -38,4 +39,4 @@ def test_a_literal_cannot_be_left():
 
 @pytest.mark.parametrize(("root", "yes"), [("main.qa", True), ("main.`q a`", True), ("main", False), ("./w", False)])
 def test_a_schema_is_told_from_a_folder(root, yes):
-    assert is_schema(root) == yes
+    assert names_schema(None, root) == yes
