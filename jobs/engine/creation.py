@@ -3,9 +3,10 @@
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
 
+from jobs.engine.faults import told
 from jobs.engine.schemas import PINNED, READER_VERSION, TableKind
 from jobs.engine.table import Table, despite_conflicts
-from mkdm.errors import ConfigError, first_line
+from mkdm.errors import ConfigError
 
 _DEFAULTS = "spark.databricks.delta.properties.defaults"
 
@@ -34,7 +35,7 @@ def create(table: Table, kind: TableKind) -> None:
             if f"delta.constraints.{name}" not in has:
                 _add_check(table, name, check)
     except AnalysisException as error:
-        raise ConfigError(f"cannot create the table {table.location}: {first_line(error)}") from error
+        raise ConfigError(f"cannot create the table {table.location}: {told(error)}") from error
 
 
 def _check_protocol(table: Table, version: int, features: list[str]) -> None:

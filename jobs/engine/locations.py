@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from mkdm.errors import ConfigError, InputError, first_line
+from jobs.engine.faults import FOREIGN, told
+from mkdm.errors import ConfigError, InputError
 
 T = TypeVar("T")
 NAME_PART = r"(?:\w+|`(?:[^`]|``)+`)"
@@ -124,17 +124,14 @@ def asked(location: str, ask: Callable[[], T]) -> T:
     """What a file system answers.
 
     Raises:
-        InputError: it has none; says why, on one line.
+        InputError, ConfigError: it has no answer; says why, on one line.
     """
     try:
         return ask()
-    except Py4JJavaError as error:
-        root = error.java_exception
-        while root.getCause() is not None:
-            root = root.getCause()
-        raise InputError(f"cannot read {location}: {first_line(Exception(root.toString()))}") from error
-    except PySparkException as error:
-        raise InputError(f"cannot read {location}: {first_line(error)}") from error
+    except FOREIGN as error:
+        fault = told(error)
+        kind = ConfigError if isinstance(fault, ConfigError) else InputError
+        raise kind(f"cannot read {location}: {fault}") from error
 
 
 def _has_jvm(spark: SparkSession) -> bool:

@@ -6,9 +6,10 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql.functions import col
 
+from jobs.engine.faults import told
 from jobs.engine.place import Place, literal
 from jobs.engine.schemas import BUILT_BY
-from mkdm.errors import InputError, RunFailedError, first_line
+from mkdm.errors import InputError, RunFailedError
 
 
 class ReadableTable(Place):
@@ -51,7 +52,7 @@ class ReadableTable(Place):
         try:
             return reader.table(self.sql_name) if self.in_catalog else reader.format("delta").load(self.location)
         except AnalysisException as error:
-            raise InputError(f"cannot read {self.location}: {first_line(error)}") from error
+            raise InputError(f"cannot read {self.location}: {told(error)}") from error
 
     def changes(self, first: int, last: int) -> DataFrame:
         """The rows that the versions from `first` to `last` changed, with Delta's _change_type and _commit_version."""
