@@ -9,13 +9,14 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, DecimalType, IntegralType, StringType
 
 from jobs.engine.chunked_run import say
+from jobs.engine.faults import told
 from jobs.engine.files import STRICT, Listing, escaped, hashed, is_pattern, list_files, require_unchanged
 from jobs.engine.locations import exists, file_kind, has_delta_log
 from jobs.engine.schemas import PASSAGES_AT
 from jobs.engine.table import Table
 from jobs.engine.text_files import FileOptions, TextRows, counted, path_column, read_text_files
 from mkdm.columns import PAIR, PAIR_KEY, PASSAGE, PASSAGE_ID, ROW_FAULT
-from mkdm.errors import InputError, first_line
+from mkdm.errors import InputError
 
 Faults = Literal["keep", "leave out", "refuse"]
 """Rows of files that are at fault keep their ROW_FAULT; or are left out, and told; or the input is refused."""
@@ -255,7 +256,7 @@ def _read_parquet(spark: SparkSession, listing: Listing) -> TextRows:
             rows = _with_partitions(rows, listing, partitions)
         rows.schema  # noqa: B018  (over Connect it is only now that a file is looked at)
     except PySparkException as error:
-        raise InputError(f"cannot read {listing.location} as parquet: {first_line(error)}") from error
+        raise InputError(f"cannot read {listing.location} as parquet: {told(error)}") from error
     return TextRows(rows)
 
 
