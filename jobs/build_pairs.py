@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
@@ -11,7 +10,6 @@ from pyspark.sql import SparkSession
 from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
     COMPLETE,
-    FAILED,
     REMOVED,
     Identity,
     Ledger,
@@ -22,6 +20,7 @@ from jobs.engine import (
     cause,
     drop_staging,
     newest_build,
+    record_failure,
     run_job,
     say,
     settings_of,
@@ -38,7 +37,7 @@ from jobs.funnel import (
     build_passages,
     build_queries,
     read_input,
-    store,
+    store_counts,
     transform,
 )
 from mkdm.columns import FREQUENCY, PASSAGE
@@ -156,7 +155,7 @@ def _complete(build: Build, ledger: Ledger, state: RunState) -> Totals:
             say(f"{name} …")
             since = time.monotonic()
             counts = step(build)
-            store(build.tables["funnel"], run, counts)
+            store_counts(build.tables["funnel"], run, counts)
             done[number] = _totals(counts, time.monotonic() - since)
             ledger.complete_chunk(run, number, done[number])
         parts = list(done.values())
@@ -168,11 +167,8 @@ def _complete(build: Build, ledger: Ledger, state: RunState) -> Totals:
         )
         ledger.record(run, COMPLETE, totals)
     except (PySparkException, Py4JError, MkdmError) as error:
-        other = RunState.of(ledger.rows(run_id=run.run_id))
-        if other is not None and other.state == COMPLETE:  # by another driver, which then dropped the staging
-            return other.totals
-        with suppress(PySparkException, Py4JError):
-            ledger.record(run, FAILED)
+        if (done_elsewhere := record_failure(ledger, run)) is not None:
+            return done_elsewhere
         if isinstance(error, (InputError, RejectRateError)):
             raise
         raise RunFailedError(f"run {run.run_id} failed: {cause(error)}") from error

@@ -21,18 +21,17 @@ from jobs.reports import (
     StoredRun,
     collect,
     join_scores,
-    model_source,
     read_grouped,
     stored_source,
     table_rows,
     write_files,
 )
-from jobs.score import ScoreConfig
 from mkdm import __version__
 from mkdm.columns import CONTENT_HASH, GOLDEN_LABEL, PAIR_KEY, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
-from mkdm.config import parse_config
+from mkdm.config import parse_config, require_at_least
 from mkdm.errors import ConfigError, InputError
 from udfs.quality import AGAINST, ALL, MODEL, LabelledPairs, evaluate
+from udfs.scoring import check_model
 
 JOB = "evaluate"
 SETTINGS = ("backend", "precision", "max_length", "resamples", "seed")
@@ -96,10 +95,9 @@ class EvaluateConfig:
             raise ConfigError("give --model to score now, or --run-id for stored scores: one of the two")
         if self.against is not None and self.against_run_id is not None:
             raise ConfigError("--against and --against-run-id exclude each other")
-        for name, least in {"resamples": 2, "seed": 0, "max_length": 1, "token_budget": 1}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+        require_at_least(self, 2, "resamples")
+        require_at_least(self, 0, "seed")
+        require_at_least(self, 1, "max_length", "token_budget")
 
 
 def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport:
@@ -189,8 +187,8 @@ def _sources(warehouse: Warehouse, config: EvaluateConfig) -> dict[str, Source]:
         (AGAINST, config.against, config.against_run_id),
     ):
         if model is not None:
-            names = ("backend", "precision", "max_length", "token_budget")
-            found[side] = model_source(ScoreConfig(model, **{name: getattr(config, name) for name in names}))
+            settings = check_model(model, config.backend, config.precision, config.max_length, config.token_budget)
+            found[side] = Model(model, settings.model_version, settings)
         elif run_id is not None:
             found[side] = stored_source(ledger, table, run_id)
     return found
@@ -219,7 +217,7 @@ def _identity(config: EvaluateConfig, sources: dict[str, Source], versions: dict
     settings = settings_of(config, SETTINGS) | {"by": str(by)}
     for side, source in sources.items():
         if isinstance(source, Model):
-            settings |= {f"{side}_{name}": value for name, value in source.checked.settings.items()}
+            settings |= {f"{side}_{name}": value for name, value in source.settings.export_setting.items()}
     if AGAINST in sources:
         settings["against_version"] = sources[AGAINST].version
     return Identity(JOB, settings, versions, sources[MODEL].version)

@@ -25,15 +25,16 @@ from jobs.engine import (
 from jobs.evaluate import transform as labelled_pairs
 from jobs.reports import read_grouped
 from mkdm.columns import GOLDEN_LABEL, PAIR, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
-from mkdm.config import parse_config
+from mkdm.config import parse_config, require_at_least
 from mkdm.errors import ConfigError, InputError, QualityGateError
 from udfs.export import IR_PRECISIONS, check_installed, export
-from udfs.model import Export, check_model
+from udfs.model import Export
+from udfs.scoring import check_model
 
 JOB = "export-model"
 SETTINGS = ("precisions", "seed", "calibration_rows", "validation_rows", "max_auc_loss", "force")
 """The flags that decide what comes of an export."""
-COLUMNS = ("auc", "auc_change", "accuracy_change", "rank_correlation", "mean_score_drift", "max_score_drift")
+GATE_FIGURES = ("auc", "auc_change", "accuracy_change", "rank_correlation", "mean_score_drift", "max_score_drift")
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ class ExportModelConfig:
     """Table of runs, if not <warehouse>/runs."""
 
     def __post_init__(self) -> None:
-        for name, least in {"calibration_rows": 1, "validation_rows": 2, "seed": 0, "max_auc_loss": 0}.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
+        require_at_least(self, 1, "calibration_rows")
+        require_at_least(self, 2, "validation_rows")
+        require_at_least(self, 0, "seed", "max_auc_loss")
         if "," in self.model or "://" in self.model:
             raise ConfigError(f"--model is {self.model}; give one local folder, to write the IR files into")
         if not set(self.chosen) <= set(IR_PRECISIONS):
@@ -86,7 +87,7 @@ class ExportModelConfig:
 
 
 @dataclass(frozen=True)
-class ExportReport:
+class ExportModelReport:
     """What came of an export.
 
     Attributes:
@@ -98,7 +99,7 @@ class ExportReport:
 
     def __str__(self) -> str:
         export = self.export
-        head = "".join(f"{name.replace('_', ' '):>18}" for name in COLUMNS)
+        head = "".join(f"{name.replace('_', ' '):>18}" for name in GATE_FIGURES)
         lines = [f"{'':<16}{head}{'pairs/s':>9}{'MB':>6}"]
         torch = {"auc": export.reference["auc"]}
         lines.append(_line("torch fp32", torch, export.reference["pairs_per_s"], None))
@@ -113,11 +114,11 @@ class ExportReport:
 
 
 def _line(name: str, figures: dict[str, float], rate: float, megabytes: float | None) -> str:
-    cells = "".join(f"{figures[column]:>18.5f}" if column in figures else f"{'':>18}" for column in COLUMNS)
+    cells = "".join(f"{figures[column]:>18.5f}" if column in figures else f"{'':>18}" for column in GATE_FIGURES)
     return f"{name:<16}{cells}{rate:>9.1f}{'' if megabytes is None else f'{megabytes:,.0f}':>6}"
 
 
-def run(spark: SparkSession, config: ExportModelConfig) -> ExportReport:
+def run(spark: SparkSession, config: ExportModelConfig) -> ExportModelReport:
     """Export; what passed the gate is kept, and the figures are added to `runs`.
 
     Raises:
@@ -127,7 +128,7 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportReport:
         QualityGateError: a precision was refused; the others are kept.
     """
     check_installed()
-    model = check_model(config.model, "torch", "fp32", None)
+    model = check_model(config.model, "torch", "fp32")
     warehouse = Warehouse(spark, config.warehouse)
     calibration = read_pairs(spark, warehouse.table("pairs", config.calibration), None)
     pairs, golden_labels, _ = read_grouped(
@@ -149,7 +150,7 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportReport:
             wanted = "pair" if frame is drawn else f"pair with a golden label in {golden.location}"
             raise InputError(f"{where} has no {wanted}: there is nothing to export with")
     ledger = Ledger(warehouse.output("runs", config.runs))
-    identity = Identity(JOB, settings_of(config, SETTINGS), versions, model.version)
+    identity = Identity(JOB, settings_of(config, SETTINGS), versions, model.model_version)
     state = ledger.start(identity, ledger.free_name(identity, None), len(labelled), 0)
     started = time.monotonic()
     about = {"run_id": state.run.run_id, **identity.settings, **{f"version of {k}": v for k, v in versions.items()}}
@@ -164,7 +165,7 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportReport:
     noted = {f"{name} {key}": f"{value:.6g}" for name, some in figures.items() for key, value in some.items()}
     totals = Totals(len(labelled), len(labelled), model_loads=1 + len(figures), seconds=time.monotonic() - started)
     ledger.record(replace(state.run, settings=state.run.settings | noted), COMPLETE, totals)
-    report = ExportReport(state.run.run_id, done)
+    report = ExportModelReport(state.run.run_id, done)
     if done.refused:
         say(str(report))
         name, bad = next(iter(done.refused.items()))

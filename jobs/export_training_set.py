@@ -39,10 +39,10 @@ from jobs.training_set import (
     LEFT_OUT,
     OF_QUERY,
     SPLIT,
-    ExportReport,
     GoldenLabels,
     SoftLabels,
     TrainingFolder,
+    TrainingSetReport,
     counts_of,
     read_golden_labels,
     read_soft_labels,
@@ -54,7 +54,7 @@ from jobs.training_set import (
 )
 from mkdm import __version__
 from mkdm.columns import ERROR_CODE, ERROR_MESSAGE, PAIR_KEY, PASSAGE, QUERY
-from mkdm.config import parse_config
+from mkdm.config import parse_config, require_at_least, require_shares
 from mkdm.errors import ConfigError, InputError, MkdmError, RejectRateError, RunFailedError
 from udfs.model import check_max_length
 from udfs.training_rows import (
@@ -119,11 +119,8 @@ class ExportConfig:
     """Whether to replace another training set that is in the folder."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_reject_rate <= 1:
-            raise ConfigError(f"--max-reject-rate is {self.max_reject_rate}; it must lie in [0, 1]")
-        for name in ("max_length", "row_group_rows"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
+        require_shares(self, "max_reject_rate")
+        require_at_least(self, 1, "max_length", "row_group_rows")
         self.shares()
 
     def shares(self) -> dict[str, float]:
@@ -140,7 +137,7 @@ class ExportConfig:
         return shares
 
 
-def run(spark: SparkSession, config: ExportConfig) -> ExportReport:
+def run(spark: SparkSession, config: ExportConfig) -> TrainingSetReport:
     """Write the training set; the same command again finds it there.
 
     Raises:
@@ -166,14 +163,14 @@ def run(spark: SparkSession, config: ExportConfig) -> ExportReport:
     there = _set_there(folder, config)
     if there is not None and there.fingerprint == identity.fingerprint:
         say(f"this training set is at {folder.location} already, written by {there.run_id}: nothing to do")
-        return ExportReport(there)
+        return TrainingSetReport(there)
     if there is not None and not config.overwrite:
         differences = identity.differences(Identity(JOB, there.settings, there.input_versions, there.tokenizer))
         raise InputError(
             f"{folder.location} holds another training set ({differences}): give another --output, or replace it with "
             f"--overwrite true"
         )
-    outputs = {name: warehouse.output(name, getattr(config, name)) for name in ("rejected_pairs", "runs")}
+    outputs = warehouse.outputs(config, "rejected_pairs", "runs")
     state = ledger.find(identity, None)
     if state is None:
         state = ledger.start(identity, ledger.free_name(identity, None), pairs.count(), 1)
@@ -197,7 +194,7 @@ def run(spark: SparkSession, config: ExportConfig) -> ExportReport:
         raise RunFailedError(f"run {state.run.run_id} failed: {cause(error)}") from error
     finally:
         staged.unpersist()
-    return ExportReport(training_set)
+    return TrainingSetReport(training_set)
 
 
 def transform(

@@ -10,11 +10,10 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
-from jobs.engine import COMPLETE, Ledger, RunState, Table, Warehouse, chain_of, replaced_by, run_job, say
-from jobs.score import JOB as SCORE_JOB
+from jobs.engine import COMPLETE, SCORE_JOB, Ledger, RunState, Table, Warehouse, chain_of, replaced_by, run_job, say
 from mkdm.columns import MODEL_VERSION, PASSAGE_ID, QUERY_ID, RANK, RUN_ID, SCORE
-from mkdm.config import parse_config
-from mkdm.errors import ConfigError, InputError, RunFailedError
+from mkdm.config import parse_config, require_at_least
+from mkdm.errors import InputError, RunFailedError
 
 RANKED = (QUERY_ID, RANK, PASSAGE_ID, SCORE, MODEL_VERSION, RUN_ID)
 _METADATA = "spark.databricks.delta.commitInfo.userMetadata"
@@ -42,8 +41,7 @@ class RankConfig:
     """Table of runs, if not <warehouse>/runs."""
 
     def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise ConfigError(f"--top-k is {self.top_k}; it must be at least 1")
+        require_at_least(self, 1, "top_k")
 
 
 @dataclass(frozen=True)

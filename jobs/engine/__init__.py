@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from mkdm.doors import door
 
 if TYPE_CHECKING:
-    from jobs.engine.chunked_run import ChunkedRun, cause, drop_staging, say, staging
+    from jobs.engine.chunked_run import ChunkedRun, cause, drop_staging, record_failure, say, staging
     from jobs.engine.chunks import auto_chunks, known_rate
     from jobs.engine.command import run_job
-    from jobs.engine.commit import Output, rejected_rows, scored_rows
+    from jobs.engine.commit import Output, rejected_rows
     from jobs.engine.incremental import (
         BASE_RUN,
         base_of,
@@ -45,9 +45,12 @@ if TYPE_CHECKING:
         read_pinned_pairs,
         require_columns,
     )
-    from jobs.engine.report import RunReport, refuse_rejects
+    from jobs.engine.pairs_job import PairsJob, PairsJobConfig
     from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, fit_texts, with_row_code
-    from jobs.engine.tables import PASSAGES_AT, TABLES
-    from jobs.engine.warehouse import Table, Warehouse
+    from jobs.engine.run_report import RunReport, refuse_rejects, work_done
+    from jobs.engine.schemas import PASSAGES_AT, TABLES
+    from jobs.engine.scoring import ROWS_PER_TASK, SCORE_JOB, score_pairs, scored_rows
+    from jobs.engine.table import Table
+    from jobs.engine.warehouse import Warehouse
 else:
     __all__, __getattr__, __dir__ = door(__name__)

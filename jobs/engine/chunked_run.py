@@ -18,7 +18,8 @@ from jobs.engine.commit import Output, commit_chunk
 from jobs.engine.ledger import COMPLETE, FAILED, Ledger, Run, RunState, Totals, sum_of
 from jobs.engine.progress import progress
 from jobs.engine.spark_metrics import described, tell_spark
-from jobs.engine.warehouse import Table, Warehouse
+from jobs.engine.table import Table
+from jobs.engine.warehouse import Warehouse
 from mkdm.columns import CHUNK, LOAD_ID
 from mkdm.credentials import hide_credentials
 from mkdm.errors import InputError, RunFailedError
@@ -56,11 +57,15 @@ class ChunkedRun:
         return self.state.run
 
     def complete(self) -> Totals:
-        """Do what is missing of the run.
+        """Do what is missing of the run; of one that is complete, say so.
 
         Raises:
             RunFailedError: a task failed for good, or rows went missing; what is committed stays.
         """
+        if self.state.state == COMPLETE:
+            say(f"run {self.run.run_id} is complete since {self.state.last_seen:%Y-%m-%d %H:%M:%S}: nothing to do")
+            drop_staging(self.warehouse, self.run)  # of a driver that was killed before it came to that
+            return self.state.totals
         began = time.monotonic()
         if self.state.chunks:
             done = self.state.totals
@@ -76,11 +81,8 @@ class ChunkedRun:
             totals = self._totals(chunks, time.monotonic() - began)
             self.ledger.record(self.run, COMPLETE, totals)
         except (PySparkException, Py4JError, RunFailedError, InputError) as error:
-            other = RunState.of(self.ledger.rows(run_id=self.run.run_id))
-            if other is not None and other.state == COMPLETE:  # by another driver, which then dropped the staging
-                return other.totals
-            with suppress(PySparkException, Py4JError):  # a full disk takes no row either
-                self.ledger.record(self.run, FAILED)
+            if (done_elsewhere := record_failure(self.ledger, self.run)) is not None:
+                return done_elsewhere
             raise RunFailedError(f"run {self.run.run_id} failed: {cause(error)}") from error
         drop_staging(self.warehouse, self.run)
         return totals
@@ -146,6 +148,16 @@ class ChunkedRun:
             loads = staging(self.warehouse, self.run, "results").read().agg(F.count_distinct(LOAD_ID)).collect()[0][0]
             totals = replace(totals, model_loads=loads)
         return totals
+
+
+def record_failure(ledger: Ledger, run: Run) -> Totals | None:
+    """Record that a run failed; or the totals, if another driver completed it, which then dropped the staging."""
+    other = RunState.of(ledger.rows(run_id=run.run_id))
+    if other is not None and other.state == COMPLETE:
+        return other.totals
+    with suppress(PySparkException, Py4JError):  # a full disk takes no row either
+        ledger.record(run, FAILED)
+    return None
 
 
 def staging(warehouse: Warehouse, run: Run, what: str) -> Table:

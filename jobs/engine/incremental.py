@@ -8,7 +8,8 @@ from pyspark.sql import functions as F
 
 from jobs.engine.ledger import COMPLETE, REPLACING, Identity, Ledger, RunState
 from jobs.engine.pairs import PinnedPairs, check_pairs, with_passages
-from jobs.engine.warehouse import Table, despite_conflicts, literal
+from jobs.engine.place import literal
+from jobs.engine.table import Table, despite_conflicts
 from mkdm.columns import CONTENT_HASH, ERROR_CODE, PAIR, PAIR_KEY, PASSAGE, QUERY
 from mkdm.errors import InputError, RejectCode
 

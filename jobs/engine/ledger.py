@@ -13,8 +13,8 @@ from typing import Any
 from pyspark.sql import Row
 from pyspark.sql.functions import col
 
-from jobs.engine.tables import TABLES
-from jobs.engine.warehouse import Table
+from jobs.engine.schemas import TABLES
+from jobs.engine.table import Table
 from mkdm import __version__
 from mkdm.errors import ConfigError
 

@@ -9,8 +9,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import col
 from pyspark.sql.types import IntegralType, StringType
 
-from jobs.engine.tables import PASSAGES_AT
-from jobs.engine.warehouse import Table
+from jobs.engine.schemas import PASSAGES_AT
+from jobs.engine.table import Table
 from mkdm.columns import PAIR, PAIR_KEY, PASSAGE, PASSAGE_ID
 from mkdm.errors import InputError
 

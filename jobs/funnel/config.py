@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.engine import Table
-from jobs.funnel.queries import ALL, BODY, HEAD, TAIL
+from jobs.funnel.queries import BODY, HEAD, TAIL, UNSEGMENTED
+from mkdm.config import require_at_least, require_shares
 from mkdm.errors import ConfigError
 
 
@@ -71,17 +72,12 @@ class BuildPairsConfig:
     """Share of an input's rows that may be rejected, 0 to 1; above it the job fails before it changes the pairs."""
 
     def __post_init__(self) -> None:
-        for name in ("head_share", "body_share", "near_duplicates", "max_reject_rate"):
-            share = getattr(self, name)
-            if share is not None and not 0 <= share <= 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {share}; it must lie in [0, 1]")
+        require_shares(self, "head_share", "body_share", "near_duplicates", "max_reject_rate")
         if self.head_share + self.body_share > 1 + 1e-9:
             raise ConfigError(f"--head-share {self.head_share} and --body-share {self.body_share} are more than 1")
         numbers = ("passage_tokens", "documents_per_query", "passages_per_document", "passages_per_query")
-        for name in (*numbers, "boilerplate_documents"):
-            number, least = getattr(self, name), 2 if name == "boilerplate_documents" else 1
-            if number is not None and number < least:
-                raise ConfigError(f"--{name.replace('_', '-')} is {number}; it must be at least {least}")
+        require_at_least(self, 1, *numbers)
+        require_at_least(self, 2, "boilerplate_documents")
         if not 0 <= self.passage_overlap < self.passage_tokens:
             raise ConfigError(
                 f"--passage-overlap is {self.passage_overlap}; it must be at least 0 and less than --passage-tokens"
@@ -91,7 +87,11 @@ class BuildPairsConfig:
 
     def taken_segments(self) -> list[str]:
         """The segments whose queries get pairs."""
-        return {"head": [HEAD, ALL], "head-body": [HEAD, BODY, ALL], "all": [HEAD, BODY, TAIL, ALL]}[self.segments]
+        return {
+            "head": [HEAD, UNSEGMENTED],
+            "head-body": [HEAD, BODY, UNSEGMENTED],
+            "all": [HEAD, BODY, TAIL, UNSEGMENTED],
+        }[self.segments]
 
     def passages_at(self, passages: Table) -> str:
         """Where pairs without texts find them; empty for `passages` beside the pairs."""

@@ -24,7 +24,7 @@ from jobs.funnel.passages import (
     uncut,
     with_duplicates,
 )
-from jobs.funnel.queries import ALL, BODY, HEAD, RAW_QUERY_ID, TAIL, merged, normalised, with_segments
+from jobs.funnel.queries import BODY, HEAD, RAW_QUERY_ID, TAIL, UNSEGMENTED, merged, normalised, with_segments
 from mkdm.columns import (
     DOC_ID,
     ERROR_CODE,
@@ -134,7 +134,9 @@ def build_queries(build: Build) -> StepCounts:
         sizes = {row[SEGMENT]: row["count"] for row in queries.groupBy(SEGMENT).count().collect()}
         made = sum(sizes.values())
         counts.rows["merged into another query"] = fit - made
-        counts.rows |= {f"segment {segment}": sizes[segment] for segment in (HEAD, BODY, TAIL, ALL) if segment in sizes}
+        counts.rows |= {
+            f"segment {segment}": sizes[segment] for segment in (HEAD, BODY, TAIL, UNSEGMENTED) if segment in sizes
+        }
         columns = (QUERY_ID, QUERY, FREQUENCY, SEGMENT)
         build.become("normalised_queries", queries.select(*columns), (QUERY_ID,), made, counts)
         raw = queries.select(F.explode("raw_query_ids").alias(RAW_QUERY_ID), QUERY_ID)

@@ -15,7 +15,7 @@ GROUP = "_group"
 
 
 @dataclass(frozen=True)
-class GoldenLabels:
+class CheckedGoldenLabels:
     """Golden labels as they stood at one version, a row per key.
 
     Attributes:
@@ -32,7 +32,7 @@ class GoldenLabels:
 
 def read_grouped(
     pairs: tuple[Table, DataFrame, str], golden_labels: tuple[Table, DataFrame, str], by: str | None
-) -> tuple[PinnedPairs, GoldenLabels, str | None]:
+) -> tuple[PinnedPairs, CheckedGoldenLabels, str | None]:
     """Check pairs and golden labels, and find the column that groups them in either.
 
     Args:
@@ -59,7 +59,7 @@ def read_grouped(
     labels = _check_golden_labels(golden_rows.select("*", group) if in_golden else golden_rows, golden_table.location)
     count = _count(labels, golden_table.location)
     kept = labels.select(*PAIR_KEY, F.col(GOLDEN_LABEL).cast("int"), *([GROUP] if in_golden else []))
-    found = GoldenLabels(golden_table, kept, golden_version, count)
+    found = CheckedGoldenLabels(golden_table, kept, golden_version, count)
     return PinnedPairs(table, checked, version), found, name if in_golden or in_pairs else None
 
 

@@ -7,7 +7,7 @@ from deltalake import DeltaTable as Reader
 from deltalake import QueryBuilder
 from pyspark.sql import functions as F
 
-from jobs.engine.tables import TABLES
+from jobs.engine.schemas import TABLES
 from jobs.rank import RankConfig
 from jobs.rank import run as rank
 from jobs.rank import transform as rank_rows

@@ -1,0 +1,58 @@
+"""How a table of the engine is made, and how one that an earlier engine made gets what it lacks."""
+
+from delta.tables import DeltaTable
+from pyspark.errors import AnalysisException
+
+from jobs.engine.schemas import TableKind
+from jobs.engine.table import Table, despite_conflicts
+from mkdm.errors import ConfigError, first_line
+
+
+def create(table: Table, kind: TableKind) -> None:
+    """Create the table empty, unless it is there; a table of an earlier engine gets what it lacks.
+
+    Raises:
+        ConfigError: the place cannot hold a table, such as a schema that does not exist.
+    """
+    try:
+        if not table.exists():
+            despite_conflicts(lambda: _create_empty(table, kind))
+        has = table.properties()
+        lacks = {name: value for name, value in kind.properties.items() if has.get(name) != value}
+        if lacks:
+            table.set_properties(lacks)
+        columns = set(table.read().columns)
+        new = [f"{field.name} {field.dataType.simpleString()}" for field in kind.schema if field.name not in columns]
+        if new:
+            table.spark.sql(f"ALTER TABLE {table.sql_name} ADD COLUMNS ({', '.join(new)})")
+        for name, check in kind.checks.items():
+            if f"delta.constraints.{name}" not in has:
+                _add_check(table, name, check)
+    except AnalysisException as error:
+        raise ConfigError(f"cannot create the table {table.location}: {first_line(error)}") from error
+
+
+def _add_check(table: Table, name: str, check: str) -> None:
+    add = f"ALTER TABLE {table.sql_name} ADD CONSTRAINT {name} CHECK ({check})"
+    try:
+        despite_conflicts(lambda: table.spark.sql(add))
+    except AnalysisException as error:
+        if error.getCondition() != "DELTA_CONSTRAINT_ALREADY_EXISTS":  # another driver was first
+            raise
+
+
+def _create_empty(table: Table, kind: TableKind) -> None:
+    if table.in_catalog:  # Delta's builder does not parse CATALOG.SCHEMA.TABLE
+        columns = ", ".join(
+            f"{field.name} {field.dataType.simpleString()}{'' if field.nullable else ' NOT NULL'}"
+            for field in kind.schema
+        )
+        clause = f" CLUSTER BY ({kind.cluster_by})" if kind.cluster_by else ""
+        pairs = ", ".join(f"'{name}' = '{value}'" for name, value in kind.properties.items())
+        clause += f" TBLPROPERTIES ({pairs})" if pairs else ""
+        table.spark.sql(f"CREATE TABLE IF NOT EXISTS {table.sql_name} ({columns}) USING delta{clause}")
+        return
+    builder = DeltaTable.createIfNotExists(table.spark).location(table.qualified()).addColumns(kind.schema)
+    for name, value in kind.properties.items():
+        builder = builder.property(name, value)
+    (builder.clusterBy(kind.cluster_by) if kind.cluster_by else builder).execute()
