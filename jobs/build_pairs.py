@@ -17,13 +17,14 @@ from jobs.engine import (
     Table,
     Totals,
     Warehouse,
-    cause,
     drop_staging,
     newest_build,
+    one_line,
     record_failure,
     run_job,
     say,
     settings_of,
+    told,
 )
 from jobs.funnel import (
     DOCUMENTS,
@@ -67,6 +68,7 @@ SETTINGS = (
 )
 
 
+@one_line
 def run(spark: SparkSession, config: BuildPairsConfig) -> FunnelReport:
     """Bring `normalised_queries`, `query_map`, `passages` and `pairs` up to date with the inputs.
 
@@ -171,7 +173,7 @@ def _complete(build: Build, ledger: Ledger, state: RunState) -> Totals:
             return done_elsewhere
         if isinstance(error, (InputError, RejectRateError)):
             raise
-        raise RunFailedError(f"run {run.run_id} failed: {cause(error)}") from error
+        raise RunFailedError(f"run {run.run_id} failed: {told(error)}") from error
     return totals
 
 

@@ -12,7 +12,18 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
-from jobs.engine import Identity, Ledger, Table, Warehouse, read_pinned, read_pinned_pairs, run_job, say, settings_of
+from jobs.engine import (
+    Identity,
+    Ledger,
+    Table,
+    Warehouse,
+    one_line,
+    read_pinned,
+    read_pinned_pairs,
+    run_job,
+    say,
+    settings_of,
+)
 from jobs.reports import (
     GROUP,
     EvaluationReport,
@@ -100,6 +111,7 @@ class EvaluateConfig:
         require_at_least(self, 1, "max_length", "token_budget")
 
 
+@one_line
 def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport:
     """Evaluate; write the page and the JSON, and add the figures to `evaluations` unless they are there.
 

@@ -15,6 +15,7 @@ from jobs.engine import (
     Ledger,
     Totals,
     Warehouse,
+    one_line,
     read_pairs,
     read_pinned,
     read_pinned_pairs,
@@ -118,6 +119,7 @@ def _line(name: str, figures: dict[str, float], rate: float, megabytes: float | 
     return f"{name:<16}{cells}{rate:>9.1f}{'' if megabytes is None else f'{megabytes:,.0f}':>6}"
 
 
+@one_line
 def run(spark: SparkSession, config: ExportModelConfig) -> ExportModelReport:
     """Export; what passed the gate is kept, and the figures are added to `runs`.
 

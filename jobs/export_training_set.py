@@ -26,12 +26,13 @@ from jobs.engine import (
     RunReport,
     Table,
     Warehouse,
-    cause,
+    one_line,
     read_pairs,
     refuse_rejects,
     rejected_rows,
     run_job,
     say,
+    told,
     with_row_code,
 )
 from jobs.training_set import (
@@ -137,6 +138,7 @@ class ExportConfig:
         return shares
 
 
+@one_line
 def run(spark: SparkSession, config: ExportConfig) -> TrainingSetReport:
     """Write the training set; the same command again finds it there.
 
@@ -191,7 +193,7 @@ def run(spark: SparkSession, config: ExportConfig) -> TrainingSetReport:
                 ledger.record(state.run, FAILED)
         if isinstance(error, (InputError, RejectRateError)):
             raise
-        raise RunFailedError(f"run {state.run.run_id} failed: {cause(error)}") from error
+        raise RunFailedError(f"run {state.run.run_id} failed: {told(error)}") from error
     finally:
         staged.unpersist()
     return TrainingSetReport(training_set)

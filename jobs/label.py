@@ -24,6 +24,7 @@ from jobs.engine import (
     RunState,
     Table,
     fit_texts,
+    one_line,
     refuse_rejects,
     run_job,
     say,
@@ -78,6 +79,7 @@ Versioned = tuple[Teacher, ScoringSettings]
 """A teacher, and what every executor must find at its folder."""
 
 
+@one_line
 def run(spark: SparkSession, config: LabelConfig) -> list[RunReport]:
     """Label the pairs into `soft_labels` and `rejected_pairs`: with each teacher that has not labelled them yet.
 

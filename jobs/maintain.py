@@ -9,7 +9,19 @@ from pyspark.sql import SparkSession
 from pyspark.sql.functions import col
 
 from cluster.session import ClusterConfig, start_session
-from jobs.engine import COMPLETE, REMOVED, TABLES, Ledger, RunState, Table, Warehouse, drop_staging, run_job, staging
+from jobs.engine import (
+    COMPLETE,
+    REMOVED,
+    TABLES,
+    Ledger,
+    RunState,
+    Table,
+    Warehouse,
+    drop_staging,
+    one_line,
+    run_job,
+    staging,
+)
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError, InputError
 
@@ -61,6 +73,7 @@ class TableCare:
     removed: int
 
 
+@one_line
 def run(spark: SparkSession, config: MaintainConfig) -> list[TableCare]:
     """Care for the tables one by one.
 

@@ -10,7 +10,19 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
-from jobs.engine import COMPLETE, SCORE_JOB, Ledger, RunState, Table, Warehouse, chain_of, replaced_by, run_job, say
+from jobs.engine import (
+    COMPLETE,
+    SCORE_JOB,
+    Ledger,
+    RunState,
+    Table,
+    Warehouse,
+    chain_of,
+    one_line,
+    replaced_by,
+    run_job,
+    say,
+)
 from mkdm.columns import MODEL_VERSION, PASSAGE_ID, QUERY_ID, RANK, RUN_ID, SCORE
 from mkdm.config import parse_config, require_at_least
 from mkdm.errors import InputError, RunFailedError
@@ -74,6 +86,7 @@ class RankReport:
         return "\n".join(f"{name:<18}{value}" for name, value in rows)
 
 
+@one_line
 def run(spark: SparkSession, config: RankConfig) -> RankReport:
     """Write the ranking of a complete run; readers see the old one whole until they see the new one whole.
 

@@ -21,6 +21,7 @@ from jobs.engine import (
     base_of,
     chain_of,
     changed_pairs,
+    one_line,
     refuse_duplicates,
     refuse_rejects,
     run_job,
@@ -77,6 +78,7 @@ class ScoreConfig(PairsJobConfig):
             )
 
 
+@one_line
 def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
     """Score the pairs into `scores` and `rejected_pairs`; run again, the same run goes on or finds itself complete.
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from mkdm.doors import door
 
 if TYPE_CHECKING:
-    from jobs.engine.chunked_run import ChunkedRun, cause, drop_staging, record_failure, say, staging
+    from jobs.engine.chunked_run import ChunkedRun, drop_staging, record_failure, say, staging
     from jobs.engine.chunks import auto_chunks, known_rate
     from jobs.engine.command import run_job
     from jobs.engine.commit import Output, rejected_rows
+    from jobs.engine.faults import one_line, told
     from jobs.engine.incremental import (
         BASE_RUN,
         base_of,

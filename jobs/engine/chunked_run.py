@@ -8,13 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from zlib import crc32
 
-from py4j.protocol import Py4JError, Py4JJavaError
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.engine.chunks import chunk_sizes, lay_out
 from jobs.engine.commit import Output, commit_chunk
+from jobs.engine.faults import told
 from jobs.engine.ledger import COMPLETE, FAILED, Ledger, Run, RunState, Totals, sum_of
 from jobs.engine.progress import progress
 from jobs.engine.spark_metrics import described, tell_spark
@@ -83,7 +84,7 @@ class ChunkedRun:
         except (PySparkException, Py4JError, RunFailedError, InputError) as error:
             if (done_elsewhere := record_failure(self.ledger, self.run)) is not None:
                 return done_elsewhere
-            raise RunFailedError(f"run {self.run.run_id} failed: {cause(error)}") from error
+            raise RunFailedError(f"run {self.run.run_id} failed: {told(error)}") from error
         drop_staging(self.warehouse, self.run)
         return totals
 
@@ -175,17 +176,3 @@ def drop_staging(warehouse: Warehouse, run: Run) -> None:
 def say(line: str) -> None:
     """Tell the user something beside the result."""
     print(hide_credentials(line), file=sys.stderr, flush=True)
-
-
-def cause(error: Exception) -> str:
-    """The line of a Python worker's traceback that names our exception, or the first line of the root cause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if line.startswith("mkdm.errors.")]
-    if named:
-        return named[0].removeprefix("mkdm.errors.")
-    if isinstance(error, Py4JJavaError):
-        root = error.java_exception
-        while root.getCause() is not None:
-            root = root.getCause()
-        return str(root.toString()).splitlines()[0]
-    return (lines or [type(error).__name__])[0]

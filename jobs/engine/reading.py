@@ -1,5 +1,7 @@
 """What is read of a table: its rows at a version, what changed in them, its history and its properties."""
 
+from typing import Any
+
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql.functions import col
@@ -14,7 +16,7 @@ class ReadableTable(Place):
 
     def table_id(self) -> str:
         """The id that the table keeps for life, whatever its place or name."""
-        return str(self.delta().detail().first()["id"])  # type: ignore[index]
+        return str(self.detail("id")["id"])
 
     def latest_version(self) -> int:
         """The newest Delta version."""
@@ -22,8 +24,11 @@ class ReadableTable(Place):
 
     def properties(self) -> dict[str, str]:
         """Its Delta table properties."""
-        found = self.delta().detail().select("properties").first()
-        return dict(found["properties"]) if found is not None else {}
+        return dict(self.detail("properties")["properties"])
+
+    def detail(self, *names: str) -> dict[str, Any]:
+        """Those columns of what Delta tells of the table."""
+        return self.delta().detail().select(*names).first().asDict()  # type: ignore[union-attr]
 
     def built(self) -> bool:
         """Whether a build owns its rows."""

@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame
 
 from jobs.engine.place import literal
 from jobs.engine.reading import ReadableTable
+from jobs.engine.schemas import PINNED
 
 
 def despite_conflicts(commit: Callable[[], object], tries: int = 6) -> None:
@@ -45,7 +46,8 @@ class Table(ReadableTable):
     def replace(self, rows: DataFrame, column: str, value: str) -> None:
         """Put rows in the place of those of one value of a column, which the new ones have too, atomically."""
         writer = rows.write.format("delta").mode("overwrite")
-        self._save(writer.option("replaceWhere", f"{column} = {literal(value)}") if self.exists() else writer)
+        there = {"replaceWhere": f"{column} = {literal(value)}"} if self.exists() else PINNED
+        self._save(writer.options(**there))
 
     def become(
         self, rows: DataFrame, keys: tuple[str, ...], transaction: str, others: dict[str, str] | None = None
