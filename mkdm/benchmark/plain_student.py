@@ -31,7 +31,7 @@ def save_plain(student: MkdmModel, tokenizer: Any, folder: str | Path) -> None:
     Raises:
         ModelError: the encoder is no BERT.
     """
-    config = bert_config(student)
+    config = bert_config(student, "the peers are measured with BERT students")
     config.num_labels = 2 + student.config.num_teachers
     config.mkdm_alpha = student.config.alpha
     plain = BertForSequenceClassification(config).eval()

@@ -25,7 +25,7 @@ def widen(student: MkdmModel, factor: int) -> MkdmModel:
     Raises:
         ModelError: the encoder is no BERT.
     """
-    wide_shape = bert_config(student)
+    wide_shape = bert_config(student, "only BERT can be widened")
     wide_shape.hidden_size *= factor
     wide_shape.intermediate_size *= factor
     old = student.config
