@@ -60,10 +60,11 @@ def line(capsys, student_folder, zoo):
 
 
 @pytest.fixture(scope="module")
-def foreign(spark, sample_pairs):
+def foreign(spark, sample_pairs, tmp_path_factory):
     """A view, and a table of Parquet, in the catalog."""
     rows = spark.createDataFrame(sample_pairs[:5])
-    rows.write.format("parquet").mode("overwrite").saveAsTable("of_parquet")
+    folder = str(tmp_path_factory.mktemp("foreign") / "of_parquet")
+    rows.write.format("parquet").option("path", folder).saveAsTable("of_parquet")
     spark.sql("CREATE OR REPLACE VIEW a_view AS SELECT * FROM of_parquet")
     yield
     spark.sql("DROP VIEW a_view")
