@@ -28,7 +28,7 @@ from mkdm.errors import ConfigError, InputError
 SAFE_HOURS = 168.0
 """Delta's own default: a reader or writer that takes longer than a week is not expected."""
 _CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
-_INPUTS = ("pairs", "queries", "documents", "query_documents")
+_INPUTS = ("pairs", "passages", "queries", "documents", "query_documents")
 """Of the versions that a run has pinned, those of tables that it reads until it is done."""
 
 

@@ -19,7 +19,6 @@ from jobs.engine import (
     Warehouse,
     chain_of,
     one_line,
-    replaced_by,
     run_job,
     say,
 )
@@ -157,7 +156,7 @@ def _complete_run(ledger: Ledger, run_id: str | None) -> RunState:
             )
         raise InputError(f"{where} has no complete scoring run{f' {run_id}' if run_id else ''}: see mkdm runs")
     state = max(chosen, key=lambda one: one.last_seen)
-    if replaced_by(ledger, state.run.run_id):
+    if ledger.replaced_by(state.run.run_id):
         raise InputError(
             f"an incremental run has replaced scores of run {state.run.run_id}: publish that one; the ranking of this "
             f"one stays readable at its version"

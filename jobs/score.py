@@ -9,8 +9,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
-    REPLACING,
     SCORE_JOB,
+    Changes,
     Identity,
     Output,
     PairsJob,
@@ -19,10 +19,12 @@ from jobs.engine import (
     RunState,
     Table,
     base_of,
+    begin_to_replace,
     chain_of,
-    changed_pairs,
+    changes_since,
+    has_read,
+    is_laid_out,
     one_line,
-    refuse_duplicates,
     refuse_rejects,
     run_job,
     say,
@@ -32,6 +34,7 @@ from jobs.engine import (
     since,
     take_out,
 )
+from mkdm.columns import PAIR_KEY
 from mkdm.config import parse_config, require_at_least
 from mkdm.errors import ConfigError
 from udfs.scoring import ScoringSettings, check_model
@@ -93,7 +96,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
     model = checked_model(config)
     job = PairsJob.read(spark, config, config.warehouse)
     settings = settings_of(config, SETTINGS) | model.export_setting
-    identity = Identity(SCORE_JOB, settings, {"pairs": job.pairs.version}, model.model_version)
+    identity = Identity(SCORE_JOB, settings, job.pairs.versions, model.model_version)
     base = base_of(job.ledger, identity, job.pairs) if config.incremental else None
     if config.incremental and base is None:
         say("no complete run of this model and these settings to add to: scoring all pairs")
@@ -123,25 +126,42 @@ def incremental_run(
     job: PairsJob, config: ScoreConfig, model: ScoringSettings, identity: Identity, base: RunState
 ) -> RunReport:
     """Score what changed since the base run, then take out what it had written for those keys; resumed like any run."""
-    if base.run.input_versions["pairs"] == job.pairs.version:
+    outputs = job.warehouse.outputs(config, *OUTPUTS)
+    if has_read(base, identity):
         say(f"nothing changed since run {base.run.run_id}")
-        return RunReport.of(base.run, base.totals, job.warehouse.outputs(config, *OUTPUTS))
+        return RunReport.of(base.run, base.totals, outputs)
     identity = since(identity, base)
     state = started_before(job, config, identity)
-    came, gone = changed_pairs(job.pairs, base)
-    chain = chain_of(job.ledger, base.run.run_id)
-    rejected = job.warehouse.table("rejected_pairs", config.rejected_pairs)
-    refuse_duplicates(rejected, came.unionByName(gone, True), chain)
-    rows = came.count() if state is None else state.run.rows
-    outputs = job.warehouse.outputs(config, *OUTPUTS)
-    state = state or job.start(identity, rows, config.run_id)
+    if state is not None and is_laid_out(job.warehouse, state.run):  # then it is known what changed
+        nothing = job.pairs.rows.limit(0)
+        return score_changes(job, config, model, state, outputs, Changes.of(job.pairs, nothing.select(*PAIR_KEY)))
+    changes = changes_since(job.pairs, base, job.ledger, outputs["scores"], outputs["rejected_pairs"])
+    try:
+        state = state or job.start(identity, changes.rows.count(), config.run_id)
+        return score_changes(job, config, model, state, outputs, changes)
+    finally:
+        changes.release()
 
-    def replace_changed(laid_out: DataFrame) -> None:
-        job.ledger.record(state.run, REPLACING)
+
+def score_changes(
+    job: PairsJob,
+    config: ScoreConfig,
+    model: ScoringSettings,
+    state: RunState,
+    outputs: dict[str, Table],
+    changes: Changes,
+) -> RunReport:
+    """Score the rows of the keys that were touched, then take out what the runs before wrote for these keys."""
+    earlier = chain_of(job.ledger, state.run.run_id)[1:]
+
+    def replace_touched(laid_out: DataFrame) -> None:
+        begin_to_replace(job.ledger, state.run)
         for name in RESULT_TABLES:
-            take_out(outputs[name], laid_out, chain)
+            take_out(outputs[name], laid_out, earlier)
 
-    return score_chunks(job, config, model, state, outputs, pairs=came, gone=gone, finish=replace_changed)
+    return score_chunks(
+        job, config, model, state, outputs, pairs=changes.rows, gone=changes.gone, finish=replace_touched
+    )
 
 
 def started_before(job: PairsJob, config: ScoreConfig, identity: Identity) -> RunState | None:

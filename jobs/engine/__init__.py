@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING
 from mkdm.doors import door
 
 if TYPE_CHECKING:
-    from jobs.engine.chunked_run import ChunkedRun, drop_staging, record_failure, say, staging
+    from jobs.engine.chunked_run import ChunkedRun, drop_staging, is_laid_out, record_failure, say, staging
     from jobs.engine.chunks import auto_chunks, known_rate
     from jobs.engine.command import run_job
     from jobs.engine.commit import Output, rejected_rows
     from jobs.engine.faults import one_line, told
     from jobs.engine.files import require_unchanged
     from jobs.engine.incremental import (
-        BASE_RUN,
+        Changes,
         base_of,
+        begin_to_replace,
         chain_of,
-        changed_pairs,
-        refuse_duplicates,
-        replaced_by,
+        changes_since,
+        has_read,
         since,
         take_out,
     )
     from jobs.engine.ledger import (
+        BASE_RUN,
         COMPLETE,
         FAILED,
         REMOVED,
-        REPLACING,
         Identity,
         Ledger,
         Run,

@@ -183,6 +183,11 @@ def staging(warehouse: Warehouse, run: Run, what: str) -> Table:
     return warehouse.table(f"staging_{clean}_{crc32(run.run_id.encode()):08x}_{what}")  # a-b and a.b are two runs
 
 
+def is_laid_out(warehouse: Warehouse, run: Run) -> bool:
+    """Whether the run has copied its input, and so needs no more of it."""
+    return staging(warehouse, run, "pairs").exists()
+
+
 def drop_staging(warehouse: Warehouse, run: Run) -> None:
     """Remove the tables that only this run needed."""
     for what in ("pairs", "results", "passages"):

@@ -18,6 +18,8 @@ from jobs.engine.text_files import FileOptions, TextRows, counted, path_column, 
 from mkdm.columns import PAIR, PAIR_KEY, PASSAGE, PASSAGE_ID, ROW_FAULT
 from mkdm.errors import InputError
 
+PASSAGES = "passages"
+"""The input of the texts of pairs that have none."""
 Faults = Literal["keep", "leave out", "refuse"]
 """Rows of files that are at fault keep their ROW_FAULT; or are left out, and told; or the input is refused."""
 _CHAR = "__CHAR_VARCHAR_TYPE_STRING"
@@ -32,12 +34,19 @@ class PinnedPairs:
         rows: query_id, passage_id, query, passage, all strings; and ROW_FAULT where rows of files are at fault.
         version: what was pinned: `<table id>@<Delta version>`, or a hash of the files' names and contents.
         keys: the rows before their passages were joined, where that is so.
+        passages: the table that these are from, and what was pinned of it.
     """
 
     table: Table
     rows: DataFrame
     version: str
     keys: DataFrame | None = None
+    passages: tuple[Table, str] | None = None
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """By input, what was pinned of all that decides the rows."""
+        return {"pairs": self.version} | ({} if self.passages is None else {PASSAGES: self.passages[1]})
 
     @property
     def delta_version(self) -> int:
@@ -51,13 +60,17 @@ class PinnedPairs:
             raise InputError(f"--incremental follows the change feed of a Delta table, {self.table.location} is a file")
         return int(number)
 
+    def rows_there(self) -> int:
+        """How many rows, which may be none."""
+        return (self.rows if self.keys is None else self.keys).count()
+
     def count(self) -> int:
         """How many rows.
 
         Raises:
             InputError: there is none.
         """
-        count = (self.rows if self.keys is None else self.keys).count()
+        count = self.rows_there()
         if count == 0:
             raise InputError(f"{self.table.location} has no row: there is nothing to score")
         return count
@@ -90,12 +103,25 @@ def read_pairs(
         InputError: nothing there, a column missing or of the wrong type, or no such version.
     """
     keys, pinned = read_pinned(spark, table, version, "--pairs-version", options, faults)
-    rows = with_passages(keys, table)
+    passages = passages_of(keys, table)
+    at = passages.latest_version() if passages is not None and passages.exists() else None
+    rows = with_passages(keys, table, at)
     keep = tuple(name for name in (*keep_if_there, ROW_FAULT) if name in rows.columns)
-    return PinnedPairs(table, check_pairs(rows, table.location, keep), pinned, None if rows is keys else keys)
+    checked = check_pairs(rows, table.location, keep)
+    if passages is None:
+        return PinnedPairs(table, checked, pinned)
+    return PinnedPairs(table, checked, pinned, keys, (passages, f"{passages.table_id()}@{at}"))
 
 
-def with_passages(pairs: DataFrame, table: Table) -> DataFrame:
+def passages_of(pairs: DataFrame, table: Table) -> Table | None:
+    """The table that has the texts of pairs without any; None for pairs that have them, or are files."""
+    if PASSAGE in pairs.columns or is_file(table) or not table.exists():
+        return None
+    where = table.properties().get(PASSAGES_AT)
+    return None if where is None else Table(table.spark, where or table.sibling(PASSAGES).location)
+
+
+def with_passages(pairs: DataFrame, table: Table, version: int | None = None) -> DataFrame:
     """The pairs with the texts of their passages, which `build-pairs` keeps once each, in `passages`.
 
     A passage's id is made of its text, so that it never changes. A pair whose passage is there no more, as in a version
@@ -104,17 +130,15 @@ def with_passages(pairs: DataFrame, table: Table) -> DataFrame:
     Args:
         pairs: rows of a pairs table, which are returned as they are if they have the column passage.
         table: the table that they are of.
+        version: the Delta version of the passages; None takes the newest.
 
     Returns:
         The columns of the pairs, and passage.
     """
-    if PASSAGE in pairs.columns or is_file(table) or not table.exists():
+    passages = passages_of(pairs, table)
+    if passages is None:
         return pairs
-    where = table.properties().get(PASSAGES_AT)
-    if where is None:
-        return pairs
-    texts = Table(table.spark, where or table.sibling("passages").location).read().select(PASSAGE_ID, PASSAGE)
-    return pairs.join(texts, PASSAGE_ID, "left")
+    return pairs.join(passages.read(version).select(PASSAGE_ID, PASSAGE), PASSAGE_ID, "left")
 
 
 def read_pinned_pairs(
@@ -236,9 +260,14 @@ def require_columns(rows: DataFrame, needed: tuple[str, ...], where: str) -> Non
         raise InputError(f"{where} lacks the columns {', '.join(missing)}; it has {there}")
 
 
-def as_written(rows: DataFrame) -> DataFrame:
-    """The rows with CHAR(n) columns as they were before they were padded to n characters."""
-    padded = [field.name for field in rows.schema if str(field.metadata.get(_CHAR, "")).startswith("char")]
+def as_written(rows: DataFrame, table: DataFrame | None = None) -> DataFrame:
+    """The rows with CHAR(n) columns as they were before they were padded to n characters.
+
+    Args:
+        table: what tells the columns, where the rows have lost that, as in a change feed.
+    """
+    schema = (rows if table is None else table).schema
+    padded = [field.name for field in schema if str(field.metadata.get(_CHAR, "")).startswith("char")]
     return rows.withColumns({name: F.rtrim(F.col(f"`{name}`")) for name in padded}) if padded else rows
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.engine import COMPLETE, SCORE_JOB, Ledger, RunState, Table, Warehouse, chain_of, replaced_by, work_done
+from jobs.engine import COMPLETE, SCORE_JOB, Ledger, RunState, Table, Warehouse, chain_of, work_done
 from mkdm.columns import CHUNK, ERROR_CODE, RUN_ID, SCORE
 from mkdm.errors import ConfigError, InputError
 from udfs.pages import SCORE_BINS, ChunkWork, ExecutorWork, RunFigures, run_page
@@ -92,7 +92,7 @@ def _previous(ledger: Ledger, state: RunState, chain: list[str]) -> tuple[RunSta
         earlier = other.state == COMPLETE and other.last_seen <= state.run.started_at
         if earlier and _input(other) == mine and other.run.run_id not in chain:
             found.append(other)
-    found = [other for other in found if not replaced_by(ledger, other.run.run_id)]
+    found = [other for other in found if not ledger.replaced_by(other.run.run_id)]
     if not found:
         return None, "No earlier complete run of these pairs has its scores whole: there is nothing to compare with."
     before = max(found, key=lambda other: other.last_seen)

@@ -16,7 +16,6 @@ from jobs.engine import (
     RunState,
     Table,
     chain_of,
-    replaced_by,
     say,
     score_pairs,
 )
@@ -90,7 +89,7 @@ def stored_source(ledger: Ledger, scores: Table, run_id: str) -> StoredRun:
         raise InputError(f"{where} has no scoring run {run_id}: see mkdm runs")
     if state.state != COMPLETE:
         raise InputError(f"run {run_id} of {where} is {state.state}, not complete: finish it first")
-    if replaced_by(ledger, run_id):
+    if ledger.replaced_by(run_id):
         raise InputError(f"an incremental run has replaced scores of run {run_id}: evaluate that one")
     return StoredRun(run_id, state.run.model_version, state, scores, tuple(chain_of(ledger, run_id)))
 
