@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from jobs.engine import run_job
 from jobs.reports import (
-    OURS,
+    OUR_SIDES,
     BenchmarkResults,
     LatencyResult,
     Machine,
@@ -26,7 +26,7 @@ from jobs.reports import (
     SideResult,
     Workplace,
     default_sides,
-    draw,
+    draw_chart,
     model_mb,
     quality,
     run_json,
@@ -35,7 +35,7 @@ from jobs.reports import (
     summary,
 )
 from mkdm.columns import GOLDEN_LABEL, PAIR, PAIR_KEY
-from mkdm.config import parse_config
+from mkdm.config import parse_config, require_at_least
 from mkdm.errors import ConfigError, InputError
 
 FOLDER = Path("build", "benchmark")
@@ -82,9 +82,7 @@ class BenchmarkConfig:
     """Local folder for benchmark.json and benchmark.png."""
 
     def __post_init__(self) -> None:
-        for name in ("rows", "peer_rows", "rounds", "widen", "latency_pairs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
+        require_at_least(self, 1, "rows", "peer_rows", "rounds", "widen", "latency_pairs")
         if not all(part.strip().isdigit() and int(part) for part in self.layers.split(",")):
             raise ConfigError(f"--layers is {self.layers!r}; it must be numbers from 1 on, joined by commas")
         self.chosen_sides("cpu")
@@ -150,7 +148,7 @@ def run(config: BenchmarkConfig) -> BenchmarkResults:
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     results.write(output / "benchmark.json")
-    draw(results, output / "benchmark.png")
+    draw_chart(results, output / "benchmark.png")
     return results
 
 
@@ -159,7 +157,7 @@ def _say(what: str) -> None:
 
 
 def _pairs_of(side: Side) -> str:
-    return "pairs" if side.whole or side.name in OURS else "peer_pairs"
+    return "pairs" if side.whole or side.name in OUR_SIDES else "peer_pairs"
 
 
 def _layers(config: BenchmarkConfig) -> list[int]:

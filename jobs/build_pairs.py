@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
@@ -11,20 +10,23 @@ from pyspark.sql import SparkSession
 from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
     COMPLETE,
-    FAILED,
     REMOVED,
+    FileOptions,
     Identity,
     Ledger,
     RunState,
     Table,
     Totals,
     Warehouse,
-    cause,
     drop_staging,
     newest_build,
+    one_line,
+    record_failure,
     run_job,
     say,
     settings_of,
+    small_batches,
+    told,
 )
 from jobs.funnel import (
     DOCUMENTS,
@@ -38,7 +40,7 @@ from jobs.funnel import (
     build_passages,
     build_queries,
     read_input,
-    store,
+    store_counts,
     transform,
 )
 from mkdm.columns import FREQUENCY, PASSAGE
@@ -68,6 +70,7 @@ SETTINGS = (
 )
 
 
+@one_line
 def run(spark: SparkSession, config: BuildPairsConfig) -> FunnelReport:
     """Bring `normalised_queries`, `query_map`, `passages` and `pairs` up to date with the inputs.
 
@@ -85,7 +88,12 @@ def run(spark: SparkSession, config: BuildPairsConfig) -> FunnelReport:
     """
     warehouse = Warehouse(spark, config.warehouse)
     inputs = {
-        name: read_input(name, warehouse.table(name, getattr(config, name)), getattr(config, f"{name}_version"))
+        name: read_input(
+            name,
+            warehouse.table(name, getattr(config, name)),
+            getattr(config, f"{name}_version"),
+            FileOptions(getattr(config, f"{name}_columns"), config.csv_escape),
+        )
         for name in INPUTS
     }
     settings = cut_settings(spark, config.tokenizer, config.passage_tokens, config.passage_overlap)
@@ -100,7 +108,8 @@ def run(spark: SparkSession, config: BuildPairsConfig) -> FunnelReport:
         for other in ledger.states(job=JOB):
             if other.state != COMPLETE:  # it cannot go on any more; a complete one has dropped its own
                 drop_staging(warehouse, other.run)
-        rows = sum(found.rows.count() for found in inputs.values())
+        with small_batches(spark):
+            rows = sum(found.rows.count() for found in inputs.values())
         state = ledger.start(identity, ledger.free_name(identity, None), rows, len(STEPS))
     build = Build(spark, warehouse, config, state.run, inputs, tables, ledger, settings)
     if state.state == COMPLETE:
@@ -156,7 +165,7 @@ def _complete(build: Build, ledger: Ledger, state: RunState) -> Totals:
             say(f"{name} …")
             since = time.monotonic()
             counts = step(build)
-            store(build.tables["funnel"], run, counts)
+            store_counts(build.tables["funnel"], run, counts)
             done[number] = _totals(counts, time.monotonic() - since)
             ledger.complete_chunk(run, number, done[number])
         parts = list(done.values())
@@ -168,14 +177,11 @@ def _complete(build: Build, ledger: Ledger, state: RunState) -> Totals:
         )
         ledger.record(run, COMPLETE, totals)
     except (PySparkException, Py4JError, MkdmError) as error:
-        other = RunState.of(ledger.rows(run_id=run.run_id))
-        if other is not None and other.state == COMPLETE:  # by another driver, which then dropped the staging
-            return other.totals
-        with suppress(PySparkException, Py4JError):
-            ledger.record(run, FAILED)
+        if (done_elsewhere := record_failure(ledger, run)) is not None:
+            return done_elsewhere
         if isinstance(error, (InputError, RejectRateError)):
             raise
-        raise RunFailedError(f"run {run.run_id} failed: {cause(error)}") from error
+        raise RunFailedError(f"run {run.run_id} failed: {told(error)}") from error
     return totals
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from jobs.engine import run_job
 from jobs.reports import BenchmarkResults, job_and_scorer
-from mkdm.config import parse_config
+from mkdm.config import parse_config, require_at_least
 from mkdm.errors import ConfigError
 
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
@@ -38,8 +38,7 @@ class CostConfig:
     def __post_init__(self) -> None:
         if not 0 < self.utilisation <= 1:
             raise ConfigError(f"--utilisation is {self.utilisation}; it must lie in (0, 1]")
-        if self.machines < 1:
-            raise ConfigError(f"--machines is {self.machines}; it must be at least 1")
+        require_at_least(self, 1, "machines")
         for name in ("cpu_price", "gpu_price"):
             price = getattr(self, name)
             if price is not None and price < 0:

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
-from jobs.engine import RunReport, Warehouse, run_job
+from jobs.engine import RunReport, Warehouse, one_line, run_job
 from jobs.score import ScoreConfig
 from jobs.score import run as run_score
 from mkdm.columns import GOLDEN_LABEL, PAIR_KEY, PASSAGE, QUERY, QUERY_ID, SCORE
@@ -31,6 +31,7 @@ class DemoConfig:
     """Folder with pairs.parquet, golden_labels.parquet and student/."""
 
 
+@one_line
 def run(spark: SparkSession, config: DemoConfig) -> tuple[RunReport, DataFrame]:
     """Make a warehouse of the sample, score it, and join the scores to their golden labels.
 

@@ -12,7 +12,20 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
-from jobs.engine import Identity, Ledger, Table, Warehouse, read_pinned, read_pinned_pairs, run_job, say, settings_of
+from jobs.engine import (
+    CsvEscape,
+    FileOptions,
+    Identity,
+    Ledger,
+    Table,
+    Warehouse,
+    one_line,
+    read_pinned,
+    read_pinned_pairs,
+    run_job,
+    say,
+    settings_of,
+)
 from jobs.reports import (
     GROUP,
     EvaluationReport,
@@ -21,18 +34,17 @@ from jobs.reports import (
     StoredRun,
     collect,
     join_scores,
-    model_source,
     read_grouped,
     stored_source,
     table_rows,
     write_files,
 )
-from jobs.score import ScoreConfig
 from mkdm import __version__
 from mkdm.columns import CONTENT_HASH, GOLDEN_LABEL, PAIR_KEY, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
-from mkdm.config import parse_config
+from mkdm.config import parse_config, require_at_least
 from mkdm.errors import ConfigError, InputError
 from udfs.quality import AGAINST, ALL, MODEL, LabelledPairs, evaluate
+from udfs.scoring import check_model
 
 JOB = "evaluate"
 SETTINGS = ("backend", "precision", "max_length", "resamples", "seed")
@@ -60,13 +72,20 @@ class EvaluateConfig:
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
     pairs: str | None = None
-    """Pairs, if not <warehouse>/pairs: a Delta table, or a .parquet, .csv or .jsonl file or folder."""
+    """Pairs, if not <warehouse>/pairs: a Delta table, or a .parquet, .csv, .tsv or .jsonl file or folder."""
     pairs_version: int | None = None
     """Delta version of the pairs; default: the one that --run-id has scored, or else the newest."""
+    columns: str | None = None
+    """Names of the columns of the pairs in .csv or .tsv files without a header, joined by commas."""
     golden_labels: str | None = None
     """Golden labels, if not <warehouse>/golden_labels: a Delta table or a file, as for the pairs."""
     golden_labels_version: int | None = None
     """Delta version of the golden labels; default: the newest."""
+    golden_labels_columns: str | None = None
+    """Names of the columns of the golden labels in .csv or .tsv files without a header, joined by commas."""
+    csv_escape: CsvEscape = "auto"
+    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
+    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
     scores: str | None = None
     """Table of scores, if not <warehouse>/scores."""
     runs: str | None = None
@@ -96,12 +115,12 @@ class EvaluateConfig:
             raise ConfigError("give --model to score now, or --run-id for stored scores: one of the two")
         if self.against is not None and self.against_run_id is not None:
             raise ConfigError("--against and --against-run-id exclude each other")
-        for name, least in {"resamples": 2, "seed": 0, "max_length": 1, "token_budget": 1}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+        require_at_least(self, 2, "resamples")
+        require_at_least(self, 0, "seed")
+        require_at_least(self, 1, "max_length", "token_budget")
 
 
+@one_line
 def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport:
     """Evaluate; write the page and the JSON, and add the figures to `evaluations` unless they are there.
 
@@ -118,8 +137,8 @@ def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport:
     version = _pairs_version(config, table, sources[MODEL])
     golden_table = warehouse.table("golden_labels", config.golden_labels)
     pairs, golden_labels, by = read_grouped(
-        (table, *read_pinned_pairs(spark, table, version)),
-        (golden_table, *read_pinned(spark, golden_table, config.golden_labels_version, "--golden-labels-version")),
+        (table, *read_pinned_pairs(spark, table, version, FileOptions(config.columns, config.csv_escape))),
+        (golden_table, *_golden_labels(golden_table, config)),
         config.by,
     )
     labelled = transform(pairs.rows, golden_labels.rows).persist()
@@ -133,6 +152,8 @@ def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport:
         group = [GROUP] if GROUP in labelled.columns else []
         known = collect(labelled, QUERY, PASSAGE, GOLDEN_LABEL, *group)
         scores = {side: source.scores(labelled, count) for side, source in sources.items()}
+        pairs.require_unchanged()
+        golden_labels.require_unchanged()
     finally:
         labelled.unpersist()
     found, missing = join_scores(known, scores)
@@ -189,11 +210,16 @@ def _sources(warehouse: Warehouse, config: EvaluateConfig) -> dict[str, Source]:
         (AGAINST, config.against, config.against_run_id),
     ):
         if model is not None:
-            names = ("backend", "precision", "max_length", "token_budget")
-            found[side] = model_source(ScoreConfig(model, **{name: getattr(config, name) for name in names}))
+            settings = check_model(model, config.backend, config.precision, config.max_length, config.token_budget)
+            found[side] = Model(model, settings.model_version, settings)
         elif run_id is not None:
             found[side] = stored_source(ledger, table, run_id)
     return found
+
+
+def _golden_labels(table: Table, config: EvaluateConfig) -> tuple[DataFrame, str]:
+    options = FileOptions(config.golden_labels_columns, config.csv_escape)
+    return read_pinned(table.spark, table, config.golden_labels_version, "--golden-labels-version", options)
 
 
 def _folder(output: str) -> Path:
@@ -219,7 +245,7 @@ def _identity(config: EvaluateConfig, sources: dict[str, Source], versions: dict
     settings = settings_of(config, SETTINGS) | {"by": str(by)}
     for side, source in sources.items():
         if isinstance(source, Model):
-            settings |= {f"{side}_{name}": value for name, value in source.checked.settings.items()}
+            settings |= {f"{side}_{name}": value for name, value in source.settings.export_setting.items()}
     if AGAINST in sources:
         settings["against_version"] = sources[AGAINST].version
     return Identity(JOB, settings, versions, sources[MODEL].version)

@@ -20,7 +20,7 @@ from pyspark.sql.types import (
 )
 
 from cluster.session import ClusterConfig, start_session
-from jobs.engine import Warehouse, run_job
+from jobs.engine import Warehouse, one_line, run_job
 from mkdm.config import parse_config
 from mkdm.errors import RunFailedError
 
@@ -96,6 +96,7 @@ class ExperimentsConfig:
     """Whether to train what is missing; false makes the tables of what is there."""
 
 
+@one_line
 def run(spark: SparkSession, config: ExperimentsConfig) -> dict[str, int]:
     """Train in processes of their own, then replace the plan's rows in the tables.
 

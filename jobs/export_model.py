@@ -11,10 +11,13 @@ from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
     COMPLETE,
     FAILED,
+    CsvEscape,
+    FileOptions,
     Identity,
     Ledger,
     Totals,
     Warehouse,
+    one_line,
     read_pairs,
     read_pinned,
     read_pinned_pairs,
@@ -25,15 +28,16 @@ from jobs.engine import (
 from jobs.evaluate import transform as labelled_pairs
 from jobs.reports import read_grouped
 from mkdm.columns import GOLDEN_LABEL, PAIR, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
-from mkdm.config import parse_config
+from mkdm.config import parse_config, require_at_least
 from mkdm.errors import ConfigError, InputError, QualityGateError
-from udfs.export import PRECISIONS, check_installed, export
-from udfs.model import Export, check_model
+from udfs.export import IR_PRECISIONS, check_installed, export
+from udfs.model import Export
+from udfs.scoring import check_model
 
 JOB = "export-model"
 SETTINGS = ("precisions", "seed", "calibration_rows", "validation_rows", "max_auc_loss", "force")
 """The flags that decide what comes of an export."""
-COLUMNS = ("auc", "auc_change", "accuracy_change", "rank_correlation", "mean_score_drift", "max_score_drift")
+GATE_FIGURES = ("auc", "auc_change", "accuracy_change", "rank_correlation", "mean_score_drift", "max_score_drift")
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,18 @@ class ExportModelConfig:
     """How many of them, drawn by --seed."""
     pairs: str | None = None
     """Pairs to validate on, if not <warehouse>/pairs."""
+    columns: str | None = None
+    """Names of the columns of pairs in .csv or .tsv files without a header, joined by commas."""
     golden_labels: str | None = None
     """Their golden labels, if not <warehouse>/golden_labels."""
+    golden_labels_columns: str | None = None
+    """Names of the columns of the golden labels in .csv or .tsv files without a header, joined by commas."""
+    csv_escape: CsvEscape = "auto"
+    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
+    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
     validation_rows: int = 4000
     """How many pairs with a golden label to validate on, drawn by --seed, query by query."""
-    precisions: str = ",".join(PRECISIONS)
+    precisions: str = ",".join(IR_PRECISIONS)
     """Which IR files to make, joined by commas; those of other precisions that are there stay."""
     seed: int = 0
     """Of both draws and of the quantisation."""
@@ -71,13 +82,13 @@ class ExportModelConfig:
     """Table of runs, if not <warehouse>/runs."""
 
     def __post_init__(self) -> None:
-        for name, least in {"calibration_rows": 1, "validation_rows": 2, "seed": 0, "max_auc_loss": 0}.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
+        require_at_least(self, 1, "calibration_rows")
+        require_at_least(self, 2, "validation_rows")
+        require_at_least(self, 0, "seed", "max_auc_loss")
         if "," in self.model or "://" in self.model:
             raise ConfigError(f"--model is {self.model}; give one local folder, to write the IR files into")
-        if not set(self.chosen) <= set(PRECISIONS):
-            raise ConfigError(f"--precisions is {self.precisions!r}: choose from {', '.join(PRECISIONS)}")
+        if not set(self.chosen) <= set(IR_PRECISIONS):
+            raise ConfigError(f"--precisions is {self.precisions!r}: choose from {', '.join(IR_PRECISIONS)}")
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -86,7 +97,7 @@ class ExportModelConfig:
 
 
 @dataclass(frozen=True)
-class ExportReport:
+class ExportModelReport:
     """What came of an export.
 
     Attributes:
@@ -98,7 +109,7 @@ class ExportReport:
 
     def __str__(self) -> str:
         export = self.export
-        head = "".join(f"{name.replace('_', ' '):>18}" for name in COLUMNS)
+        head = "".join(f"{name.replace('_', ' '):>18}" for name in GATE_FIGURES)
         lines = [f"{'':<16}{head}{'pairs/s':>9}{'MB':>6}"]
         torch = {"auc": export.reference["auc"]}
         lines.append(_line("torch fp32", torch, export.reference["pairs_per_s"], None))
@@ -113,11 +124,12 @@ class ExportReport:
 
 
 def _line(name: str, figures: dict[str, float], rate: float, megabytes: float | None) -> str:
-    cells = "".join(f"{figures[column]:>18.5f}" if column in figures else f"{'':>18}" for column in COLUMNS)
+    cells = "".join(f"{figures[column]:>18.5f}" if column in figures else f"{'':>18}" for column in GATE_FIGURES)
     return f"{name:<16}{cells}{rate:>9.1f}{'' if megabytes is None else f'{megabytes:,.0f}':>6}"
 
 
-def run(spark: SparkSession, config: ExportModelConfig) -> ExportReport:
+@one_line
+def run(spark: SparkSession, config: ExportModelConfig) -> ExportModelReport:
     """Export; what passed the gate is kept, and the figures are added to `runs`.
 
     Raises:
@@ -127,12 +139,16 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportReport:
         QualityGateError: a precision was refused; the others are kept.
     """
     check_installed()
-    model = check_model(config.model, "torch", "fp32", None)
+    model = check_model(config.model, "torch", "fp32")
     warehouse = Warehouse(spark, config.warehouse)
-    calibration = read_pairs(spark, warehouse.table("pairs", config.calibration), None)
+    options = FileOptions(config.columns, config.csv_escape)
+    golden_options = FileOptions(config.golden_labels_columns, config.csv_escape)
+    calibration_table = warehouse.table("pairs", config.calibration)
+    calibration = read_pairs(spark, calibration_table, None, options=options, faults="leave out")
+    golden = warehouse.table("golden_labels", config.golden_labels)
     pairs, golden_labels, _ = read_grouped(
-        (table := warehouse.table("pairs", config.pairs), *read_pinned_pairs(spark, table, None)),
-        (golden := warehouse.table("golden_labels", config.golden_labels), *read_pinned(spark, golden, None, "")),
+        (table := warehouse.table("pairs", config.pairs), *read_pinned_pairs(spark, table, None, options)),
+        (golden, *read_pinned(spark, golden, None, "", golden_options)),
         None,
     )
     versions = {
@@ -144,12 +160,14 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportReport:
     labelled = draw(
         labelled_pairs(pairs.rows, golden_labels.rows), config.validation_rows, config.seed, (QUERY_ID,)
     ).toPandas()
+    for one in (calibration, pairs, golden_labels):
+        one.require_unchanged()
     for frame, where in ((drawn, calibration.table.location), (labelled, table.location)):
         if frame.empty:
             wanted = "pair" if frame is drawn else f"pair with a golden label in {golden.location}"
             raise InputError(f"{where} has no {wanted}: there is nothing to export with")
     ledger = Ledger(warehouse.output("runs", config.runs))
-    identity = Identity(JOB, settings_of(config, SETTINGS), versions, model.version)
+    identity = Identity(JOB, settings_of(config, SETTINGS), versions, model.model_version)
     state = ledger.start(identity, ledger.free_name(identity, None), len(labelled), 0)
     started = time.monotonic()
     about = {"run_id": state.run.run_id, **identity.settings, **{f"version of {k}": v for k, v in versions.items()}}
@@ -164,7 +182,7 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportReport:
     noted = {f"{name} {key}": f"{value:.6g}" for name, some in figures.items() for key, value in some.items()}
     totals = Totals(len(labelled), len(labelled), model_loads=1 + len(figures), seconds=time.monotonic() - started)
     ledger.record(replace(state.run, settings=state.run.settings | noted), COMPLETE, totals)
-    report = ExportReport(state.run.run_id, done)
+    report = ExportModelReport(state.run.run_id, done)
     if done.refused:
         say(str(report))
         name, bad = next(iter(done.refused.items()))

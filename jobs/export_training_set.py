@@ -20,18 +20,22 @@ from jobs.engine import (
     FAILED,
     ROW_CODE,
     ROW_MESSAGE,
+    CsvEscape,
+    FileOptions,
     Identity,
     Ledger,
     Run,
     RunReport,
     Table,
     Warehouse,
-    cause,
+    one_line,
     read_pairs,
     refuse_rejects,
     rejected_rows,
+    require_unchanged,
     run_job,
     say,
+    told,
     with_row_code,
 )
 from jobs.training_set import (
@@ -39,10 +43,10 @@ from jobs.training_set import (
     LEFT_OUT,
     OF_QUERY,
     SPLIT,
-    ExportReport,
     GoldenLabels,
     SoftLabels,
     TrainingFolder,
+    TrainingSetReport,
     counts_of,
     read_golden_labels,
     read_soft_labels,
@@ -54,7 +58,7 @@ from jobs.training_set import (
 )
 from mkdm import __version__
 from mkdm.columns import ERROR_CODE, ERROR_MESSAGE, PAIR_KEY, PASSAGE, QUERY
-from mkdm.config import parse_config
+from mkdm.config import parse_config, require_at_least, require_shares
 from mkdm.errors import ConfigError, InputError, MkdmError, RejectRateError, RunFailedError
 from udfs.model import check_max_length
 from udfs.training_rows import (
@@ -88,13 +92,20 @@ class ExportConfig:
     output: str | None = None
     """Folder or URI of the set, if not <warehouse>/training_set; needed where the warehouse is CATALOG.SCHEMA."""
     pairs: str | None = None
-    """Pairs, if not <warehouse>/pairs: a Delta table, or a .parquet, .csv or .jsonl file or folder."""
+    """Pairs, if not <warehouse>/pairs: a Delta table, or a .parquet, .csv, .tsv or .jsonl file or folder."""
     pairs_version: int | None = None
     """Delta version of the pairs; default: the newest."""
+    columns: str | None = None
+    """Names of the columns of the pairs in .csv or .tsv files without a header, joined by commas."""
     golden_labels: str | None = None
-    """Golden labels, if not <warehouse>/golden_labels: a Delta table, or a .parquet, .csv or .jsonl file or folder."""
+    """Golden labels, if not <warehouse>/golden_labels: a Delta table, or files, as for the pairs."""
     golden_labels_version: int | None = None
     """Delta version of the golden labels; default: the newest."""
+    golden_labels_columns: str | None = None
+    """Names of the columns of the golden labels in .csv or .tsv files without a header, joined by commas."""
+    csv_escape: CsvEscape = "auto"
+    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
+    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
     soft_labels: str | None = None
     """Soft labels, if not <warehouse>/soft_labels: as for the others."""
     soft_labels_version: int | None = None
@@ -119,11 +130,8 @@ class ExportConfig:
     """Whether to replace another training set that is in the folder."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_reject_rate <= 1:
-            raise ConfigError(f"--max-reject-rate is {self.max_reject_rate}; it must lie in [0, 1]")
-        for name in ("max_length", "row_group_rows"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
+        require_shares(self, "max_reject_rate")
+        require_at_least(self, 1, "max_length", "row_group_rows")
         self.shares()
 
     def shares(self) -> dict[str, float]:
@@ -140,7 +148,8 @@ class ExportConfig:
         return shares
 
 
-def run(spark: SparkSession, config: ExportConfig) -> ExportReport:
+@one_line
+def run(spark: SparkSession, config: ExportConfig) -> TrainingSetReport:
     """Write the training set; the same command again finds it there.
 
     Raises:
@@ -156,24 +165,31 @@ def run(spark: SparkSession, config: ExportConfig) -> ExportReport:
     settings, template = encoding_settings(spark, config.tokenizer, config.max_length)
     if (Path(config.tokenizer) / "config.json").exists():
         check_max_length(config.tokenizer, config.max_length)
-    pairs = read_pairs(spark, warehouse.table("pairs", config.pairs), config.pairs_version, (SOURCE,))
+    table = warehouse.table("pairs", config.pairs)
+    options = FileOptions(config.columns, config.csv_escape)
+    pairs = read_pairs(spark, table, config.pairs_version, (SOURCE,), options)
     ledger = Ledger(warehouse.table("runs", config.runs))
     table = warehouse.table("golden_labels", config.golden_labels)
-    golden = read_golden_labels(table, config.golden_labels_version, config.golden_labels is not None)
+    golden = read_golden_labels(
+        table,
+        config.golden_labels_version,
+        config.golden_labels is not None,
+        FileOptions(config.golden_labels_columns, config.csv_escape),
+    )
     table = warehouse.table("soft_labels", config.soft_labels)
     soft = read_soft_labels(table, config.soft_labels_version, config.soft_labels is not None, ledger, config.teachers)
     identity = _identity(config, settings, pairs.version, golden, soft)
     there = _set_there(folder, config)
     if there is not None and there.fingerprint == identity.fingerprint:
         say(f"this training set is at {folder.location} already, written by {there.run_id}: nothing to do")
-        return ExportReport(there)
+        return TrainingSetReport(there)
     if there is not None and not config.overwrite:
         differences = identity.differences(Identity(JOB, there.settings, there.input_versions, there.tokenizer))
         raise InputError(
             f"{folder.location} holds another training set ({differences}): give another --output, or replace it with "
             f"--overwrite true"
         )
-    outputs = {name: warehouse.output(name, getattr(config, name)) for name in ("rejected_pairs", "runs")}
+    outputs = warehouse.outputs(config, "rejected_pairs", "runs")
     state = ledger.find(identity, None)
     if state is None:
         state = ledger.start(identity, ledger.free_name(identity, None), pairs.count(), 1)
@@ -185,7 +201,8 @@ def run(spark: SparkSession, config: ExportConfig) -> ExportReport:
             "teacher_versions": list(soft.teachers.values()),
             "template": template,
         }
-        training_set = _write(staged, config, state.run, folder, outputs["rejected_pairs"], facts)
+        places = {name: warehouse.table(name, getattr(config, name)).location for name in identity.input_versions}
+        training_set = _write(staged, config, state.run, folder, outputs["rejected_pairs"], facts, places)
         totals = totals_of(training_set.counts)
         ledger.record(state.run, COMPLETE, replace(totals, seconds=time.monotonic() - began))
     except (PySparkException, Py4JError, MkdmError) as error:
@@ -194,10 +211,10 @@ def run(spark: SparkSession, config: ExportConfig) -> ExportReport:
                 ledger.record(state.run, FAILED)
         if isinstance(error, (InputError, RejectRateError)):
             raise
-        raise RunFailedError(f"run {state.run.run_id} failed: {cause(error)}") from error
+        raise RunFailedError(f"run {state.run.run_id} failed: {told(error)}") from error
     finally:
         staged.unpersist()
-    return ExportReport(training_set)
+    return TrainingSetReport(training_set)
 
 
 def transform(
@@ -264,16 +281,25 @@ def _identity(
 
 
 def _write(
-    staged: DataFrame, config: ExportConfig, run: Run, folder: TrainingFolder, rejects: Table, facts: dict[str, Any]
+    staged: DataFrame,
+    config: ExportConfig,
+    run: Run,
+    folder: TrainingFolder,
+    rejects: Table,
+    facts: dict[str, Any],
+    places: dict[str, str],
 ) -> TrainingSet:
     """Count, write the rejects, then the files, then the manifest.
 
     Args:
         facts: what the manifest says of the teachers and of the encoding.
+        places: where each input is.
     """
     exported = staged.where(F.col(ERROR_CODE).isNull() & ~F.col(LEFT_OUT))
     sources = sources_of(exported)
     counts = counts_of(staged, exported, list(config.shares()), sources, facts["teacher_ids"])
+    for name, version in run.input_versions.items():
+        require_unchanged(staged.sparkSession, places[name], version)
     if counts["exported"] + counts["left_out"] + counts["rejected"] != run.rows:
         raise RunFailedError(f"{run.rows:,} pairs went in, and came out as {counts}")
     if counts["rejected"]:

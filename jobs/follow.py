@@ -16,7 +16,7 @@ from typing import Any
 from mkdm.config import parse_config, run_command
 from mkdm.errors import ConfigError, InputError
 
-COLUMNS = ("query_id", "rank", "passage_id", "score", "model_version", "run_id")
+RANKED = ("query_id", "rank", "passage_id", "score", "model_version", "run_id")
 _GONE, _COME = ("delete", "update_preimage"), ("insert", "update_postimage")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS ranked (
@@ -129,7 +129,7 @@ class View:
             raise InputError(
                 f"no Delta table at {location}: publish a ranking with mkdm rank ({_line(error)})"
             ) from error
-        missing = set(COLUMNS) - {field.name for field in table.schema().fields}
+        missing = set(RANKED) - {field.name for field in table.schema().fields}
         if missing:
             raise InputError(f"{location} lacks the column {min(missing)}: it is no ranked_passages")
         table_id, newest, at = str(table.metadata().id), table.version(), self.stands_at()
@@ -142,7 +142,7 @@ class View:
                 yield self._apply(table_id, version, "changes", changes, _committed(table, version))
             at = self.stands_at()
         if at != (table_id, newest):
-            whole = [(_COME[0], row) for row in _rows(table.to_pyarrow_dataset().to_batches(columns=list(COLUMNS)))]
+            whole = [(_COME[0], row) for row in _rows(table.to_pyarrow_dataset().to_batches(columns=list(RANKED)))]
             yield self._apply(table_id, newest, "whole", whole, _committed(table, newest))
 
     def _apply(
@@ -168,10 +168,10 @@ class View:
 
 def _changes(table: Any, version: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """The rows that came or went with a version, each with its _change_type."""
-    reader = table.load_cdf(version, version, columns=[*COLUMNS, "_change_type"])
+    reader = table.load_cdf(version, version, columns=[*RANKED, "_change_type"])
     for batch in reader:
         columns = [
-            batch[name].to_pylist() if hasattr(batch[name], "to_pylist") else list(batch[name]) for name in COLUMNS
+            batch[name].to_pylist() if hasattr(batch[name], "to_pylist") else list(batch[name]) for name in RANKED
         ]
         kinds = batch["_change_type"]
         yield from zip(kinds.to_pylist(), zip(*columns, strict=True), strict=True)
@@ -179,7 +179,7 @@ def _changes(table: Any, version: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 def _rows(batches: Any) -> Iterator[tuple[Any, ...]]:
     for batch in batches:
-        yield from zip(*(batch[name].to_pylist() for name in COLUMNS), strict=True)
+        yield from zip(*(batch[name].to_pylist() for name in RANKED), strict=True)
 
 
 def _committed(table: Any, version: int) -> float:

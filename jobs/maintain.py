@@ -9,14 +9,26 @@ from pyspark.sql import SparkSession
 from pyspark.sql.functions import col
 
 from cluster.session import ClusterConfig, start_session
-from jobs.engine import COMPLETE, REMOVED, TABLES, Ledger, RunState, Table, Warehouse, drop_staging, run_job, staging
+from jobs.engine import (
+    COMPLETE,
+    REMOVED,
+    TABLES,
+    Ledger,
+    RunState,
+    Table,
+    Warehouse,
+    drop_staging,
+    one_line,
+    run_job,
+    staging,
+)
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError, InputError
 
 SAFE_HOURS = 168.0
 """Delta's own default: a reader or writer that takes longer than a week is not expected."""
 _CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
-_INPUTS = ("pairs", "queries", "documents", "query_documents")
+_INPUTS = ("pairs", "passages", "queries", "documents", "query_documents")
 """Of the versions that a run has pinned, those of tables that it reads until it is done."""
 
 
@@ -61,6 +73,7 @@ class TableCare:
     removed: int
 
 
+@one_line
 def run(spark: SparkSession, config: MaintainConfig) -> list[TableCare]:
     """Care for the tables one by one.
 

@@ -10,11 +10,21 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
-from jobs.engine import COMPLETE, Ledger, RunState, Table, Warehouse, chain_of, replaced_by, run_job, say
-from jobs.score import JOB as SCORE_JOB
+from jobs.engine import (
+    COMPLETE,
+    SCORE_JOB,
+    Ledger,
+    RunState,
+    Table,
+    Warehouse,
+    chain_of,
+    one_line,
+    run_job,
+    say,
+)
 from mkdm.columns import MODEL_VERSION, PASSAGE_ID, QUERY_ID, RANK, RUN_ID, SCORE
-from mkdm.config import parse_config
-from mkdm.errors import ConfigError, InputError, RunFailedError
+from mkdm.config import parse_config, require_at_least
+from mkdm.errors import InputError, RunFailedError
 
 RANKED = (QUERY_ID, RANK, PASSAGE_ID, SCORE, MODEL_VERSION, RUN_ID)
 _METADATA = "spark.databricks.delta.commitInfo.userMetadata"
@@ -42,8 +52,7 @@ class RankConfig:
     """Table of runs, if not <warehouse>/runs."""
 
     def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise ConfigError(f"--top-k is {self.top_k}; it must be at least 1")
+        require_at_least(self, 1, "top_k")
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ class RankReport:
         return "\n".join(f"{name:<18}{value}" for name, value in rows)
 
 
+@one_line
 def run(spark: SparkSession, config: RankConfig) -> RankReport:
     """Write the ranking of a complete run; readers see the old one whole until they see the new one whole.
 
@@ -146,7 +156,7 @@ def _complete_run(ledger: Ledger, run_id: str | None) -> RunState:
             )
         raise InputError(f"{where} has no complete scoring run{f' {run_id}' if run_id else ''}: see mkdm runs")
     state = max(chosen, key=lambda one: one.last_seen)
-    if replaced_by(ledger, state.run.run_id):
+    if ledger.replaced_by(state.run.run_id):
         raise InputError(
             f"an incremental run has replaced scores of run {state.run.run_id}: publish that one; the ranking of this "
             f"one stays readable at its version"

@@ -19,8 +19,12 @@ from jobs.score import run as run_score
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError
 
-BUILD, SCORE, RANK = "build-pairs", "score", "rank"
-_OURS = {BUILD: ("tokenizer", "warehouse"), SCORE: ("model", "warehouse", "run_id"), RANK: ("warehouse", "run_id")}
+BUILD_STEP, SCORE_STEP, RANK_STEP = "build-pairs", "score", "rank"
+_GIVEN = {
+    BUILD_STEP: ("tokenizer", "warehouse"),
+    SCORE_STEP: ("model", "warehouse", "run_id"),
+    RANK_STEP: ("warehouse", "run_id"),
+}
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,11 @@ def _configs(config: RunConfig) -> tuple[BuildPairsConfig, ScoreConfig, RankConf
     sections = _sections(config.settings)
     warehouse = {"warehouse": config.warehouse}
     first = config.model.split(",")[0]
-    build = _parsed(BUILD, BuildPairsConfig, {"tokenizer": first, **warehouse}, sections)
+    build = _parsed(BUILD_STEP, BuildPairsConfig, {"tokenizer": first, **warehouse}, sections)
     moved = {"pairs": build.pairs, "runs": build.runs, "incremental": True}
-    score = _parsed(SCORE, ScoreConfig, {"model": config.model, **warehouse}, {SCORE: moved}, sections)
+    score = _parsed(SCORE_STEP, ScoreConfig, {"model": config.model, **warehouse}, {SCORE_STEP: moved}, sections)
     moved = {"scores": score.scores, "runs": score.runs}
-    return build, score, _parsed(RANK, RankConfig, warehouse, {RANK: moved}, sections)
+    return build, score, _parsed(RANK_STEP, RankConfig, warehouse, {RANK_STEP: moved}, sections)
 
 
 def _sections(settings: str | None) -> dict[str, dict[str, Any]]:
@@ -73,9 +77,9 @@ def _sections(settings: str | None) -> dict[str, dict[str, Any]]:
     if not isinstance(found, dict) or not all(isinstance(section, dict) for section in found.values()):
         raise ConfigError(f"{settings} must have sections with settings, such as score: {{chunks: 8}}")
     for name, section in found.items():
-        if name not in _OURS:
-            raise ConfigError(f"{settings} has the section {name!r}; the sections are {', '.join(_OURS)}")
-        ours = [key for key in section if str(key).replace("-", "_") in _OURS[name]]
+        if name not in _GIVEN:
+            raise ConfigError(f"{settings} has the section {name!r}; the sections are {', '.join(_GIVEN)}")
+        ours = [key for key in section if str(key).replace("-", "_") in _GIVEN[name]]
         if ours:
             raise ConfigError(f"{settings} sets {ours[0]} for {name}: mkdm run gives it that itself")
     return found

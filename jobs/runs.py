@@ -7,7 +7,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.functions import col
 
 from cluster.session import ClusterConfig, start_session
-from jobs.engine import BASE_RUN, REMOVED, Ledger, RunState, Warehouse, drop_staging, run_job
+from jobs.engine import BASE_RUN, REMOVED, Ledger, RunState, Warehouse, drop_staging, one_line, run_job
 from jobs.reports import Places, write_report
 from mkdm.columns import RUN_ID
 from mkdm.config import parse_config
@@ -42,6 +42,7 @@ class RunsConfig:
             raise ConfigError("--remove and --report are two commands: write the page first")
 
 
+@one_line
 def run(spark: SparkSession, config: RunsConfig) -> str:
     """The table of runs, or of one run, or what a page was made of.
 

@@ -1,70 +1,54 @@
 """Scores all pairs of a table: `mkdm score`, which equals `spark-submit jobs/score.py`."""
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
-from cluster.session import ClusterConfig, start_session, task_slots
+from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
-    COMPLETE,
-    REPLACING,
-    ROW_CODE,
-    ROW_MESSAGE,
-    ChunkedRun,
+    SCORE_JOB,
+    Changes,
     Identity,
-    Ledger,
     Output,
+    PairsJob,
+    PairsJobConfig,
     RunReport,
+    RunState,
     Table,
-    Warehouse,
-    auto_chunks,
     base_of,
+    begin_to_replace,
     chain_of,
-    changed_pairs,
-    drop_staging,
-    fit_texts,
-    known_rate,
-    read_pairs,
-    refuse_duplicates,
+    changes_since,
+    has_read,
+    is_laid_out,
+    one_line,
     refuse_rejects,
-    rejected_rows,
     run_job,
     say,
+    score_pairs,
     scored_rows,
     settings_of,
     since,
     take_out,
-    with_row_code,
 )
-from mkdm.columns import (
-    CONTENT_HASH,
-    ERROR_CODE,
-    ERROR_MESSAGE,
-    LOAD_ID,
-    PADDED_TOKENS,
-    PAIR_KEY,
-    SCORE,
-    SECONDS,
-    TOKENS,
-)
-from mkdm.config import parse_config
+from mkdm.columns import PAIR_KEY
+from mkdm.config import parse_config, require_at_least
 from mkdm.errors import ConfigError
-from udfs.model import CheckedModel, check_model
-from udfs.scoring import ScoringSettings, score_udf
+from udfs.scoring import ScoringSettings, check_model
 
-JOB = "score"
 SETTINGS = ("backend", "precision", "max_length")
 """The flags that change a score, besides model and input: part of a run's fingerprint."""
-RUN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+RESULT_TABLES = ("scores", "rejected_pairs")
+"""The tables that take the rows: every pair ends in one of the two."""
+OUTPUTS = (*RESULT_TABLES, "runs")
+RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 
 @dataclass(frozen=True)
-class ScoreConfig:
+class ScoreConfig(PairsJobConfig):
     """Score every pair of a table with a student or a teacher, from Delta to Delta.
 
     Raises:
@@ -77,49 +61,27 @@ class ScoreConfig:
     are averaged."""
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
-    pairs: str | None = None
-    """Pairs to score, if not <warehouse>/pairs: a Delta table, or a .parquet, .csv or .jsonl file or folder."""
-    pairs_version: int | None = None
-    """Delta version of the pairs to score; default: the newest when the run starts."""
     scores: str | None = None
     """Table of scores, if not <warehouse>/scores."""
-    rejected_pairs: str | None = None
-    """Table of pairs without a score and why, if not <warehouse>/rejected_pairs."""
-    runs: str | None = None
-    """Table of runs, if not <warehouse>/runs."""
-    backend: Literal["auto", "torch", "torch-compile", "openvino"] = "auto"
-    """What runs the model; auto takes openvino on CPUs where mkdm export-model was run, else torch. torch-compile takes
-    half a minute or more to start, and is for long runs on GPUs."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     """Number format of the model; auto takes the fastest that each executor has, of exports the fastest that passed."""
     max_length: int | None = None
     """Tokens of a pair at most, special tokens included; the passage is cut. Default: as the model was trained."""
-    token_budget: int | None = None
-    """Padded tokens of one batch; default: what suits the device."""
-    max_reject_rate: float = 0.05
-    """Share of rejected pairs, 0 to 1, above which the job fails; what it wrote stays."""
-    chunks: Literal["auto"] | int = "auto"
-    """Parts by hash of query_id that are committed one by one; auto makes them about five minutes long each."""
-    rows_per_task: int = 8192
-    """Pairs of one Spark task, which is what is done again when an executor dies."""
     incremental: bool = False
     """Score only pairs that came or whose text changed since the last complete run of this model and these settings."""
     run_id: str | None = None
     """Name of the run; default: made of its fingerprint. A name that was used goes on with that run, or is refused."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_reject_rate <= 1:
-            raise ConfigError(f"--max-reject-rate is {self.max_reject_rate}; it must lie in [0, 1]")
-        for name in ("max_length", "token_budget", "rows_per_task", "chunks"):
-            value = getattr(self, name)
-            if value is not None and value != "auto" and value < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
-        if self.run_id is not None and not RUN_ID.match(self.run_id):
+        super().__post_init__()
+        require_at_least(self, 1, "max_length")
+        if self.run_id is not None and not RUN_NAME.match(self.run_id):
             raise ConfigError(
                 f"--run-id is {self.run_id!r}; it takes up to 100 letters, digits, dots, hyphens, underscores"
             )
 
 
+@one_line
 def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
     """Score the pairs into `scores` and `rejected_pairs`; run again, the same run goes on or finds itself complete.
 
@@ -131,77 +93,101 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
         RejectRateError: more pairs were rejected than allowed; all that was scored is kept.
         RunFailedError: a task failed for good, or rows went missing.
     """
-    model = check_model(config.model, config.backend, config.precision, config.max_length)
-    warehouse = Warehouse(spark, config.warehouse)
-    pairs = read_pairs(spark, warehouse.table("pairs", config.pairs), config.pairs_version)
-    ledger = Ledger(warehouse.table("runs", config.runs))
-    settings = settings_of(config, SETTINGS) | model.settings
-    identity = Identity(JOB, settings, {"pairs": pairs.version}, model.version)
-    base = base_of(ledger, identity, pairs) if config.incremental else None
+    model = checked_model(config)
+    job = PairsJob.read(spark, config, config.warehouse)
+    settings = settings_of(config, SETTINGS) | model.export_setting
+    identity = Identity(SCORE_JOB, settings, job.pairs.versions, model.model_version)
+    base = base_of(job.ledger, identity, job.pairs) if config.incremental else None
     if config.incremental and base is None:
         say("no complete run of this model and these settings to add to: scoring all pairs")
-    if base is not None and base.run.input_versions["pairs"] == pairs.version:
-        say(f"nothing changed since run {base.run.run_id}")
-        report = RunReport.of(base.run, base.totals, _outputs(warehouse, config))
-        refuse_rejects(report, config.max_reject_rate)
-        return report
-    identity = since(identity, base) if base else identity
-    state = ledger.find(identity, config.run_id)
-    if state is not None and config.chunks not in ("auto", state.run.chunks):
-        raise ConfigError(f"run {state.run.run_id} is cut into {state.run.chunks} chunks: leave --chunks out")
-    rows, gone, chain = pairs.rows, None, []
     if base is not None:
-        rows, gone = changed_pairs(pairs, base)
-        chain = chain_of(ledger, base.run.run_id)
-        refuse_duplicates(warehouse.table("rejected_pairs", config.rejected_pairs), rows.unionByName(gone, True), chain)
-    if state is None:
-        count = pairs.count() if base is None else rows.count()
-        chunks = auto_chunks(count, task_slots(spark), known_rate(ledger, identity))
-        chunks = chunks if config.chunks == "auto" else int(config.chunks)
-        outputs = _outputs(warehouse, config)
-        state = ledger.start(identity, ledger.free_name(identity, config.run_id), count, chunks)
+        report = incremental_run(job, config, model, identity, base)
+    elif (state := started_before(job, config, identity)) is not None:
+        report = resumed_run(job, config, model, state)
     else:
-        outputs = _outputs(warehouse, config)
-
-    def replace_changed(laid_out: DataFrame) -> None:
-        ledger.record(state.run, REPLACING)
-        for name in ("scores", "rejected_pairs"):
-            take_out(outputs[name], laid_out, chain)
-
-    whole = ChunkedRun(
-        spark=spark,
-        state=state,
-        ledger=ledger,
-        warehouse=warehouse,
-        pairs=rows,
-        transform=lambda part, size: transform(part, config, math.ceil(size / config.rows_per_task), model),
-        scores=Output(outputs["scores"], scored_rows),
-        rejects=Output(outputs["rejected_pairs"], rejected_rows),
-        gone=gone,
-        finish=replace_changed if base else None,
-    )
-    if state.state == COMPLETE:
-        say(f"run {state.run.run_id} is complete since {state.last_seen:%Y-%m-%d %H:%M:%S}: nothing to do")
-        drop_staging(warehouse, state.run)  # of a driver that was killed before it came to that
-        totals = state.totals
-    else:
-        totals = whole.complete()
-    report = RunReport.of(state.run, totals, outputs)
+        report = new_run(job, config, model, identity)
     refuse_rejects(report, config.max_reject_rate)
     return report
 
 
-def _outputs(warehouse: Warehouse, config: ScoreConfig) -> dict[str, Table]:
-    return {name: warehouse.output(name, getattr(config, name)) for name in ("scores", "rejected_pairs", "runs")}
+def new_run(job: PairsJob, config: ScoreConfig, model: ScoringSettings, identity: Identity) -> RunReport:
+    """Score all pairs in a run that was not started before."""
+    rows = job.pairs.count()
+    outputs = job.warehouse.outputs(config, *OUTPUTS)
+    return score_chunks(job, config, model, job.start(identity, rows, config.run_id), outputs)
+
+
+def resumed_run(job: PairsJob, config: ScoreConfig, model: ScoringSettings, state: RunState) -> RunReport:
+    """Score the chunks that a run over all pairs lacks: none, if it is complete."""
+    return score_chunks(job, config, model, state, job.warehouse.outputs(config, *OUTPUTS))
+
+
+def incremental_run(
+    job: PairsJob, config: ScoreConfig, model: ScoringSettings, identity: Identity, base: RunState
+) -> RunReport:
+    """Score what changed since the base run, then take out what it had written for those keys; resumed like any run."""
+    outputs = job.warehouse.outputs(config, *OUTPUTS)
+    if has_read(base, identity):
+        say(f"nothing changed since run {base.run.run_id}")
+        return RunReport.of(base.run, base.totals, outputs)
+    identity = since(identity, base)
+    state = started_before(job, config, identity)
+    if state is not None and is_laid_out(job.warehouse, state.run):  # then it is known what changed
+        nothing = job.pairs.rows.limit(0)
+        return score_changes(job, config, model, state, outputs, Changes.of(job.pairs, nothing.select(*PAIR_KEY)))
+    changes = changes_since(job.pairs, base, job.ledger, outputs["scores"], outputs["rejected_pairs"])
+    try:
+        state = state or job.start(identity, changes.rows.count(), config.run_id)
+        return score_changes(job, config, model, state, outputs, changes)
+    finally:
+        changes.release()
+
+
+def score_changes(
+    job: PairsJob,
+    config: ScoreConfig,
+    model: ScoringSettings,
+    state: RunState,
+    outputs: dict[str, Table],
+    changes: Changes,
+) -> RunReport:
+    """Score the rows of the keys that were touched, then take out what the runs before wrote for these keys."""
+    earlier = chain_of(job.ledger, state.run.run_id)[1:]
+
+    def replace_touched(laid_out: DataFrame) -> None:
+        begin_to_replace(job.ledger, state.run)
+        for name in RESULT_TABLES:
+            take_out(outputs[name], laid_out, earlier)
+
+    return score_chunks(
+        job, config, model, state, outputs, pairs=changes.rows, gone=changes.gone, finish=replace_touched
+    )
+
+
+def started_before(job: PairsJob, config: ScoreConfig, identity: Identity) -> RunState | None:
+    """The run of that identity, if it was started, with the cut into chunks that it then got.
+
+    Raises:
+        ConfigError: the run that is named is another one, or is cut otherwise than asked.
+    """
+    state = job.ledger.find(identity, config.run_id)
+    if state is not None and config.chunks not in ("auto", state.run.chunks):
+        raise ConfigError(f"run {state.run.run_id} is cut into {state.run.chunks} chunks: leave --chunks out")
+    return state
+
+
+def score_chunks(
+    job: PairsJob, config: ScoreConfig, model: ScoringSettings, state: RunState, outputs: dict[str, Table], **more: Any
+) -> RunReport:
+    """Score the chunks that a run lacks; `more` goes to `PairsJob.complete`."""
+    results = Output(outputs["scores"], scored_rows)
+    return job.complete(state, outputs, results, lambda part, tasks: transform(part, config, tasks, model), **more)
 
 
 def transform(
-    pairs: DataFrame, config: ScoreConfig, tasks: int | None = None, model: CheckedModel | None = None
+    pairs: DataFrame, config: ScoreConfig, tasks: int | None = None, model: ScoringSettings | None = None
 ) -> DataFrame:
-    """Every pair with its score, or with the reason why it has none.
-
-    Rows of one query stay together and in order, so that its text is tokenised once; only a query's many passages are
-    spread over several tasks. The same rows in the same number of tasks make the same batches, and so the same scores.
+    """Every pair with its score, or with the reason why it has none: `score_pairs` with the model of a config.
 
     Args:
         pairs: query_id, passage_id, query, passage (strings, any of them null).
@@ -212,25 +198,12 @@ def transform(
         query_id, passage_id, content_hash, score, tokens, padded_tokens, load_id, seconds, error_code, error_message;
         the score is null exactly where the error_code is not. Of rows with the same key, one is scored.
     """
-    model = model or check_model(config.model, config.backend, config.precision, config.max_length)
-    settings = ScoringSettings(
-        model=config.model,
-        model_version=model.version,
-        backend=config.backend,
-        precision=config.precision,
-        max_length=config.max_length,
-        token_budget=config.token_budget,
-        export_version=model.export,
-    )
-    coded = with_row_code(pairs, tasks)
-    scored = coded.withColumn("result", score_udf(settings)(*fit_texts()))
-    return scored.select(
-        *PAIR_KEY,
-        CONTENT_HASH,
-        *(F.col(f"result.{name}") for name in (SCORE, TOKENS, PADDED_TOKENS, LOAD_ID, SECONDS)),
-        F.coalesce(ROW_CODE, f"result.{ERROR_CODE}").alias(ERROR_CODE),
-        F.coalesce(ROW_MESSAGE, f"result.{ERROR_MESSAGE}").alias(ERROR_MESSAGE),
-    )
+    return score_pairs(pairs, model or checked_model(config), tasks)
+
+
+def checked_model(config: ScoreConfig) -> ScoringSettings:
+    """The model of a config, checked on the driver; see `check_model`."""
+    return check_model(config.model, config.backend, config.precision, config.max_length, config.token_budget)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

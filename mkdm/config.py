@@ -51,6 +51,30 @@ def parse_config(prog: str, argv: Sequence[str] | None, *classes: type) -> list[
     return [cls(**{field.name: values[field.name] for field in fields(cls)}) for cls in classes]
 
 
+def require_at_least(config: object, least: float, *names: str) -> None:
+    """Check fields of a config; None, and a word such as auto, pass.
+
+    Raises:
+        ConfigError: a number is below the least; the text names its flag.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, (int, float)) and value < least:
+            raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+
+
+def require_shares(config: object, *names: str) -> None:
+    """Check fields of a config that are shares; None passes.
+
+    Raises:
+        ConfigError: one does not lie in [0, 1]; the text names its flag.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not 0 <= value <= 1:
+            raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must lie in [0, 1]")
+
+
 def run_command(
     main: Callable[[Sequence[str] | None], None],
     argv: Sequence[str] | None = None,

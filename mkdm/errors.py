@@ -50,6 +50,7 @@ class TrainingError(MkdmError):
 class RejectCode(StrEnum):
     """Why one row was rejected: the `error_code` of `rejected_pairs` and of `rejected_inputs`."""
 
+    MALFORMED_ROW = "malformed_row"
     NULL_KEY = "null_key"
     DUPLICATE_KEY = "duplicate_key"
     INVALID_GOLDEN_LABEL = "invalid_golden_label"

@@ -11,8 +11,8 @@ from tiny_models import SAMPLE, byte_level, tiny_student, unigram, wordpiece
 from transformers import PreTrainedTokenizerFast
 
 from cluster.session import ClusterConfig, start_session
-from jobs.engine.tables import TABLES
-from jobs.engine.warehouse import Warehouse
+from jobs.engine import Warehouse
+from jobs.engine.schemas import TABLES
 from mkdm.model.checkpoint import save_checkpoint
 
 PAIRS = "query_id string, passage_id string, query string, passage string"

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 from tiny_models import SAMPLE
 
-from jobs.engine.warehouse import Warehouse
+from jobs.engine import Warehouse
 from mkdm.text.passages import PassageCutter
 from mkdm.text.queries import normalise_query
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from jobs.engine.warehouse import Warehouse
+from jobs.engine import Warehouse
 from jobs.score import ScoreConfig, run
 from mkdm.model.student import MkdmModel
 from mkdm.scoring.encoding import PairEncoder

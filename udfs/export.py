@@ -8,9 +8,9 @@ import pandas as pd
 
 from mkdm.columns import GOLDEN_LABEL, PASSAGE, QUERY, QUERY_ID
 from mkdm.errors import ConfigError
-from mkdm.model import Export
+from mkdm.model import IR_PRECISIONS, Export
 
-PRECISIONS = ("fp32", "bf16", "int8")
+__all__ = ["IR_PRECISIONS", "check_installed", "export", "machine_precisions"]
 
 
 def export(

@@ -18,7 +18,7 @@ OUTCOME = StructType([StructField(LOGIT, FloatType()), *RESULT.fields])
 MEMORY_SHARE = 0.5
 """Share of the free memory that all teachers may take before they are loaded one after the other."""
 
-WINDOW = 512
+PAIRS_PER_TURN = 512
 """Pairs that all teachers label before their results go back: enough for tight batches, few enough for the progress."""
 Batch = tuple[pd.Series, pd.Series]
 
@@ -94,8 +94,8 @@ def _free_bytes() -> float:
 
 def _windows(batches: Iterator[Batch]) -> Iterator[Batch]:
     for queries, passages in batches:
-        for start in range(0, len(queries), WINDOW):
-            yield queries[start : start + WINDOW], passages[start : start + WINDOW]
+        for start in range(0, len(queries), PAIRS_PER_TURN):
+            yield queries[start : start + PAIRS_PER_TURN], passages[start : start + PAIRS_PER_TURN]
 
 
 def _outcome(teacher: LoadedScorer, batch: Batch) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from pyspark.ml.functions import predict_batch_udf
 from pyspark.sql.types import FloatType
 from pyspark.sql.udf import UserDefinedFunction
 
-ROWS = 1024
+PEER_ROWS = 1024
 """Pairs that are given to the model at once, which it sorts by length and takes 32 at a time."""
 
 Texts = NDArray[Any]
@@ -29,4 +29,4 @@ def plain_score_udf(folder: str, precision: str) -> UserDefinedFunction:
         score = transformers(folder, precision)
         return lambda queries, passages: score(queries.tolist(), passages.tolist())
 
-    return predict_batch_udf(load, return_type=FloatType(), batch_size=ROWS)  # type: ignore[arg-type,return-value]
+    return predict_batch_udf(load, return_type=FloatType(), batch_size=PEER_ROWS)  # type: ignore[arg-type,return-value]

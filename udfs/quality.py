@@ -1,4 +1,4 @@
-"""Measures scores against golden labels: a grouped pandas function, and what the driver evaluates and draws with."""
+"""Measures scores against golden labels: a grouped pandas function, and what the driver evaluates with."""
 
 import pandas as pd
 from pyspark.sql import DataFrame
@@ -18,7 +18,6 @@ from mkdm.evaluation import (
     evaluate,
     word_overlap,
 )
-from mkdm.pages import NAMES, TITLES, number, page
 
 __all__ = [
     "AGAINST",
@@ -26,15 +25,11 @@ __all__ = [
     "DIFFERENCE",
     "METRICS",
     "MODEL",
-    "NAMES",
-    "TITLES",
     "Evaluation",
     "Figure",
     "LabelledPairs",
     "auc",
     "evaluate",
-    "number",
-    "page",
     "quality_by",
 ]
 

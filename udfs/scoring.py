@@ -17,7 +17,7 @@ from pyspark.sql.udf import UserDefinedFunction
 
 from mkdm.columns import ERROR_CODE, ERROR_MESSAGE, LOAD_ID, PADDED_TOKENS, SCORE, SECONDS, TOKENS
 from mkdm.errors import ModelError
-from mkdm.model import check_backend
+from mkdm.model import check_backend, check_fitness, check_max_length, model_folders, models_version
 
 if TYPE_CHECKING:  # torch is imported on executors alone
     from mkdm.scoring import PairScorer, WindowScores
@@ -60,6 +60,29 @@ class ScoringSettings:
     max_length: int | None = None
     token_budget: int | None = None
     export_version: str | None = None
+
+    @property
+    def export_setting(self) -> dict[str, str]:
+        """What of a checked model belongs to a run's fingerprint besides the version."""
+        return {} if self.export_version is None else {"export": self.export_version}
+
+
+def check_model(
+    model: str, backend: str, precision: str, max_length: int | None = None, token_budget: int | None = None
+) -> ScoringSettings:
+    """Check on the driver that a model can be run as wanted; the settings that hold executors to what is there now.
+
+    Raises:
+        ModelError: a folder is missing, incomplete or changed, is no model that scores pairs (see `check_fitness`), or
+            lacks the IR file that is asked for.
+        ConfigError: a backend has not that precision, or a model does not take that many tokens.
+    """
+    version = models_version(model)
+    for folder in model_folders(model):
+        check_fitness(folder)
+    check_max_length(model, max_length)
+    export_version = check_backend(model, backend, precision)
+    return ScoringSettings(model, version, backend, precision, max_length, token_budget, export_version)
 
 
 @dataclass(frozen=True)
@@ -137,7 +160,7 @@ def score_udf(settings: ScoringSettings) -> UserDefinedFunction:
     run it once more for a filter on its result.
 
     Args:
-        settings: checked on the driver; see `mkdm.model.folder.model_version`.
+        settings: from `check_model`.
     """
     score: Callable[[Batches], Iterator[pd.DataFrame]] = _batch_scorer(settings)
     return pandas_udf(score, RESULT).asNondeterministic()  # type: ignore[call-overload,no-any-return]

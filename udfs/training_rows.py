@@ -63,7 +63,7 @@ ENCODED = StructType(
         StructField(ERROR_MESSAGE, StringType()),
     ]
 )
-WINDOW = 4096
+PAIRS_PER_ENCODING = 4096
 """Rows that are encoded at once."""
 
 Batches = Iterator[tuple[pd.Series, pd.Series]]
@@ -132,8 +132,8 @@ def encode_udf(settings: EncodingSettings) -> UserDefinedFunction:
     def encode(batches: Iterator[tuple[pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
         encoder = loaded_encoder(settings)
         for queries, passages in batches:
-            for start in range(0, len(queries), WINDOW):
-                window = slice(start, start + WINDOW)
+            for start in range(0, len(queries), PAIRS_PER_ENCODING):
+                window = slice(start, start + PAIRS_PER_ENCODING)
                 yield encoded_frame(encoder, texts(queries[window]), texts(passages[window]))
 
     encoding: Callable[[Batches], Iterator[pd.DataFrame]] = encode

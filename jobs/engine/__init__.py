@@ -8,25 +8,27 @@ from typing import TYPE_CHECKING
 from mkdm.doors import door
 
 if TYPE_CHECKING:
-    from jobs.engine.chunked_run import ChunkedRun, cause, drop_staging, say, staging
+    from jobs.engine.chunked_run import ChunkedRun, drop_staging, is_laid_out, record_failure, say, staging
     from jobs.engine.chunks import auto_chunks, known_rate
     from jobs.engine.command import run_job
-    from jobs.engine.commit import Output, rejected_rows, scored_rows
+    from jobs.engine.commit import Output, rejected_rows
+    from jobs.engine.faults import one_line, told
+    from jobs.engine.files import require_unchanged
     from jobs.engine.incremental import (
-        BASE_RUN,
+        Changes,
         base_of,
+        begin_to_replace,
         chain_of,
-        changed_pairs,
-        refuse_duplicates,
-        replaced_by,
+        changes_since,
+        has_read,
         since,
         take_out,
     )
     from jobs.engine.ledger import (
+        BASE_RUN,
         COMPLETE,
         FAILED,
         REMOVED,
-        REPLACING,
         Identity,
         Ledger,
         Run,
@@ -44,10 +46,15 @@ if TYPE_CHECKING:
         read_pinned,
         read_pinned_pairs,
         require_columns,
+        require_ids,
     )
-    from jobs.engine.report import RunReport, refuse_rejects
-    from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, fit_texts, with_row_code
-    from jobs.engine.tables import PASSAGES_AT, TABLES
-    from jobs.engine.warehouse import Table, Warehouse
+    from jobs.engine.pairs_job import PairsJob, PairsJobConfig
+    from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, fault_code, fault_message, fit_texts, with_row_code
+    from jobs.engine.run_report import RunReport, refuse_rejects, work_done
+    from jobs.engine.schemas import PASSAGES_AT, TABLES
+    from jobs.engine.scoring import ROWS_PER_TASK, SCORE_JOB, score_pairs, scored_rows
+    from jobs.engine.table import Table
+    from jobs.engine.text_files import CsvEscape, FileOptions, small_batches
+    from jobs.engine.warehouse import Warehouse
 else:
     __all__, __getattr__, __dir__ = door(__name__)

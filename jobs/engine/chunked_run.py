@@ -8,17 +8,19 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from zlib import crc32
 
-from py4j.protocol import Py4JError, Py4JJavaError
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.engine.chunks import chunk_sizes, lay_out
 from jobs.engine.commit import Output, commit_chunk
+from jobs.engine.faults import told
 from jobs.engine.ledger import COMPLETE, FAILED, Ledger, Run, RunState, Totals, sum_of
 from jobs.engine.progress import progress
 from jobs.engine.spark_metrics import described, tell_spark
-from jobs.engine.warehouse import Table, Warehouse
+from jobs.engine.table import Table
+from jobs.engine.warehouse import Warehouse
 from mkdm.columns import CHUNK, LOAD_ID
 from mkdm.credentials import hide_credentials
 from mkdm.errors import InputError, RunFailedError
@@ -32,6 +34,8 @@ class ChunkedRun:
         pairs: its input, lazily; query_id, passage_id, query, passage.
         gone: keys that left since the run that this one adds to; None for a run over everything.
         transform: scores rows, given how many they are.
+        require_unchanged: raises InputError if the input is no more what was pinned; asked once all of it was read, and
+            before anything of it is committed.
         per_pair: rows that it makes of each.
         doing: what it does, for the progress bar.
         finish: what is left to do after the last chunk, given the laid-out input; it may be done twice.
@@ -47,6 +51,7 @@ class ChunkedRun:
     rejects: Output
     gone: DataFrame | None = None
     finish: Callable[[DataFrame], None] | None = None
+    require_unchanged: Callable[[], None] | None = None
     per_pair: int = 1
     doing: str = "scoring"
 
@@ -56,11 +61,15 @@ class ChunkedRun:
         return self.state.run
 
     def complete(self) -> Totals:
-        """Do what is missing of the run.
+        """Do what is missing of the run; of one that is complete, say so.
 
         Raises:
             RunFailedError: a task failed for good, or rows went missing; what is committed stays.
         """
+        if self.state.state == COMPLETE:
+            say(f"run {self.run.run_id} is complete since {self.state.last_seen:%Y-%m-%d %H:%M:%S}: nothing to do")
+            drop_staging(self.warehouse, self.run)  # of a driver that was killed before it came to that
+            return self.state.totals
         began = time.monotonic()
         if self.state.chunks:
             done = self.state.totals
@@ -76,12 +85,9 @@ class ChunkedRun:
             totals = self._totals(chunks, time.monotonic() - began)
             self.ledger.record(self.run, COMPLETE, totals)
         except (PySparkException, Py4JError, RunFailedError, InputError) as error:
-            other = RunState.of(self.ledger.rows(run_id=self.run.run_id))
-            if other is not None and other.state == COMPLETE:  # by another driver, which then dropped the staging
-                return other.totals
-            with suppress(PySparkException, Py4JError):  # a full disk takes no row either
-                self.ledger.record(self.run, FAILED)
-            raise RunFailedError(f"run {self.run.run_id} failed: {cause(error)}") from error
+            if (done_elsewhere := record_failure(self.ledger, self.run)) is not None:
+                return done_elsewhere
+            raise RunFailedError(f"run {self.run.run_id} failed: {told(error)}") from error
         drop_staging(self.warehouse, self.run)
         return totals
 
@@ -91,11 +97,22 @@ class ChunkedRun:
             return self.pairs.withColumn(CHUNK, F.lit(0)), {0: self.run.rows}
         table = staging(self.warehouse, self.run, "pairs")
         lay_out(self.pairs, self.run, table, self.gone)
+        self._check_input()
         laid_out = table.read()
         sizes = chunk_sizes(laid_out)
         if sum(sizes.values()) != self.run.rows:
             raise RunFailedError(f"{self.run.rows:,} rows went into {table.location}, it has {sum(sizes.values()):,}")
         return laid_out, sizes
+
+    def _check_input(self) -> None:
+        """What was read of a changed input is of no use to anybody."""
+        if self.require_unchanged is None:
+            return
+        try:
+            self.require_unchanged()
+        except InputError:
+            drop_staging(self.warehouse, self.run)
+            raise
 
     def _score_chunks(self, laid_out: DataFrame, sizes: dict[int, int]) -> dict[int, Totals]:
         """Score what is missing; the totals of all chunks that this driver knows of."""
@@ -124,6 +141,8 @@ class ChunkedRun:
             if self.state.chunks and staged.exists():  # perhaps by an engine that staged fewer columns
                 scored = scored.select(staged.read().columns)
             staged.append(scored, self.run.transaction(f"staged/{chunk}"), partition_by=CHUNK)
+            if self.run.chunks == 1 and self.gone is None:  # or else it was copied, and that copy checked
+                self._check_input()
             mine = staged.read().where(F.col(CHUNK) == chunk)
             return commit_chunk(
                 mine, self.scores, self.rejects, self.ledger, self.run, chunk, rows, began, self.per_pair
@@ -148,10 +167,25 @@ class ChunkedRun:
         return totals
 
 
+def record_failure(ledger: Ledger, run: Run) -> Totals | None:
+    """Record that a run failed; or the totals, if another driver completed it, which then dropped the staging."""
+    other = RunState.of(ledger.rows(run_id=run.run_id))
+    if other is not None and other.state == COMPLETE:
+        return other.totals
+    with suppress(PySparkException, Py4JError):  # a full disk takes no row either
+        ledger.record(run, FAILED)
+    return None
+
+
 def staging(warehouse: Warehouse, run: Run, what: str) -> Table:
     """A table that a run needs for itself: its laid-out `pairs`, its `results` until they are committed, `passages`."""
     clean = "".join(c if c.isalnum() else "_" for c in run.run_id)
     return warehouse.table(f"staging_{clean}_{crc32(run.run_id.encode()):08x}_{what}")  # a-b and a.b are two runs
+
+
+def is_laid_out(warehouse: Warehouse, run: Run) -> bool:
+    """Whether the run has copied its input, and so needs no more of it."""
+    return staging(warehouse, run, "pairs").exists()
 
 
 def drop_staging(warehouse: Warehouse, run: Run) -> None:
@@ -163,17 +197,3 @@ def drop_staging(warehouse: Warehouse, run: Run) -> None:
 def say(line: str) -> None:
     """Tell the user something beside the result."""
     print(hide_credentials(line), file=sys.stderr, flush=True)
-
-
-def cause(error: Exception) -> str:
-    """The line of a Python worker's traceback that names our exception, or the first line of the root cause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if line.startswith("mkdm.errors.")]
-    if named:
-        return named[0].removeprefix("mkdm.errors.")
-    if isinstance(error, Py4JJavaError):
-        root = error.java_exception
-        while root.getCause() is not None:
-            root = root.getCause()
-        return str(root.toString()).splitlines()[0]
-    return (lines or [type(error).__name__])[0]

@@ -11,8 +11,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.engine.ledger import COMPLETE, Identity, Ledger, Run
-from jobs.engine.warehouse import Table
-from mkdm.columns import CHUNK, PAIR, PASSAGE_ID, QUERY_ID
+from jobs.engine.table import Table
+from mkdm.columns import CHUNK, PAIR, PASSAGE_ID, QUERY_ID, ROW_FAULT
 
 GONE = -1
 """The chunk of rows that are there for their keys alone: pairs that an incremental run takes out of the scores."""
@@ -20,7 +20,7 @@ CHUNK_SECONDS = 300.0
 """Work of one chunk that `--chunks auto` aims at: long beside its commits, short beside the life of a machine."""
 RATE_PER_SLOT = 100.0
 """Pairs/s of one task slot, as long as the ledger holds no rate of this model."""
-ROWS_PER_FILE = 500_000
+INPUT_ROWS_PER_FILE = 500_000
 """Rows of one file of the laid-out input, about 250 MB."""
 
 
@@ -52,11 +52,12 @@ def lay_out(pairs: DataFrame, run: Run, table: Table, gone: DataFrame | None = N
     """Copy the pairs into a table partitioned by chunk, in one commit; a repeat does nothing.
 
     Args:
-        pairs: query_id, passage_id, query, passage.
+        pairs: query_id, passage_id, query, passage; and row_fault, if any row of files is at fault.
         gone: query_id, passage_id of pairs that left; they get the chunk GONE.
     """
-    files = max(1, math.ceil(run.rows / run.chunks / ROWS_PER_FILE))
-    rows = pairs.select(chunk_of(run.chunks).alias(CHUNK), *PAIR)
+    files = max(1, math.ceil(run.rows / run.chunks / INPUT_ROWS_PER_FILE))
+    fault = [ROW_FAULT] if ROW_FAULT in pairs.columns else []
+    rows = pairs.select(chunk_of(run.chunks).alias(CHUNK), *PAIR, *fault)
     if files == 1:
         rows = rows.repartition(run.chunks, CHUNK)
     else:

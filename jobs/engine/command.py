@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from cluster.errors import ClusterError
+from jobs.engine.faults import one_line
 from mkdm.config import run_command
 
 
 def run_job(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Run `main`; see `mkdm.config.run_command`."""
-    run_command(main, argv, also=(ClusterError,))
+    run_command(one_line(main), argv, also=(ClusterError,))

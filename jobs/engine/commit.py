@@ -10,22 +10,20 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.engine.ledger import Details, Ledger, Run, Totals
-from jobs.engine.warehouse import Table
+from jobs.engine.table import Table
 from mkdm.columns import (
-    CONTENT_HASH,
     ERROR_CODE,
     ERROR_MESSAGE,
     LOAD_ID,
     PADDED_TOKENS,
     PAIR_KEY,
     QUERY_ID,
-    SCORE,
     SECONDS,
     TOKENS,
 )
 from mkdm.errors import RunFailedError
 
-ROWS_PER_FILE = 2_000_000
+SCORES_PER_FILE = 2_000_000
 """Rows of one file of `scores`, about 60 MB."""
 TOKENS_STEP = 16
 """Width of a bar of the histogram of lengths: a model's 512 tokens are 32 bars."""
@@ -60,7 +58,7 @@ def commit_chunk(
     adds the same rows or none.
 
     Args:
-        staged: what `jobs.score.transform`, or another job's, returned for the chunk.
+        staged: what `score_pairs`, or another job's transform, returned for the chunk.
         expected: pairs that went into it.
         per_pair: staged rows of each pair.
         began: `time.monotonic()` at the start of the chunk.
@@ -77,7 +75,7 @@ def commit_chunk(
     for output, count in ((scores, written), (rejects, sums["rejected"])):
         if count:
             transaction = run.transaction(chunk)
-            files = math.ceil(count / ROWS_PER_FILE)
+            files = math.ceil(count / SCORES_PER_FILE)
             rows = output.rows(staged, run)
             rows = rows.coalesce(1) if files == 1 else rows.repartitionByRange(files, QUERY_ID)
             output.table.append(rows.sortWithinPartitions(*PAIR_KEY), transaction)
@@ -133,18 +131,6 @@ def measure(staged: DataFrame) -> tuple[dict[str, int], Details]:
 
 def _sum(column: Column) -> Column:
     return F.coalesce(F.sum(column), F.lit(0))
-
-
-def scored_rows(staged: DataFrame, run: Run) -> DataFrame:
-    """The staged rows with a score, as `scores` has them."""
-    return staged.where(F.col(ERROR_CODE).isNull()).select(
-        *PAIR_KEY,
-        SCORE,
-        F.lit(run.model_version).alias("model_version"),
-        CONTENT_HASH,
-        F.lit(run.run_id).alias("run_id"),
-        F.lit(datetime.now(UTC)).alias("scored_at"),
-    )
 
 
 def rejected_rows(staged: DataFrame, run: Run) -> DataFrame:

@@ -1,19 +1,58 @@
-"""What changed in the pairs since an earlier run, from the change feed of their Delta table, and what must then go."""
+"""Incremental runs: which run one adds to, which keys changed since, and what of earlier runs must then go.
 
-from dataclasses import replace
+The promise: the rows of a chain of runs are those that one run over all pairs of the newest version would write. So a
+key that was touched is decided anew, from all rows that it has now, and all that the chain wrote for it goes.
+"""
 
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import and_
+
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.storagelevel import StorageLevel
 
-from jobs.engine.ledger import COMPLETE, REPLACING, Identity, Ledger, RunState
-from jobs.engine.pairs import PinnedPairs, check_pairs, with_passages
-from jobs.engine.warehouse import Table, despite_conflicts, literal
-from mkdm.columns import CONTENT_HASH, ERROR_CODE, PAIR, PAIR_KEY, PASSAGE, QUERY
-from mkdm.errors import InputError, RejectCode
+from jobs.engine.chunked_run import say
+from jobs.engine.ledger import BASE_RUN, COMPLETE, REPLACING, Identity, Ledger, Run, RunState
+from jobs.engine.pairs import PASSAGES, PinnedPairs, as_written, check_pairs
+from jobs.engine.place import literal
+from jobs.engine.table import Table, despite_conflicts
+from mkdm.columns import CONTENT_HASH, PAIR_KEY, PASSAGE, PASSAGE_ID, QUERY, RUN_ID
+from mkdm.errors import InputError, RunFailedError
 
-BASE_RUN, SINCE = "base_run", "pairs_since"
+SINCE = "pairs_since"
 _SIGN = {"insert": 1, "update_postimage": 1, "delete": -1, "update_preimage": -1}
+_OTHER_COLUMNS = ("DELTA_CHANGE_DATA_FEED_INCOMPATIBLE", "PARQUET_COLUMN_DATA_TYPE_MISMATCH")
+"""Error classes of a feed over versions whose columns had other names or types."""
+_GAPS = ("FILE_NOT_EXIST", "[DELTA_")
+"""Error classes that reach Python as the JVM's own, of a feed whose files or log are there no more."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What an incremental run has to do.
+
+    Attributes:
+        rows: query_id, passage_id, query, passage: all rows that the touched keys have now.
+        gone: query_id, passage_id of the touched keys that have none.
+        touched: the keys of both, each once, stored until `release`.
+    """
+
+    rows: DataFrame
+    gone: DataFrame
+    touched: DataFrame
+
+    @classmethod
+    def of(cls, pairs: PinnedPairs, touched: DataFrame) -> "Changes":
+        """The changes of those keys."""
+        rows = _with_keys(pairs.rows, touched, "left_semi")
+        return cls(rows, _with_keys(touched, rows, "left_anti"), touched)
+
+    def release(self) -> None:
+        """Drop what is stored of them."""
+        self.touched.unpersist()
 
 
 def base_of(ledger: Ledger, identity: Identity, pairs: PinnedPairs) -> RunState | None:
@@ -23,22 +62,17 @@ def base_of(ledger: Ledger, identity: Identity, pairs: PinnedPairs) -> RunState 
     """
     pinned = pairs.delta_version
     table_id, _, _ = pairs.version.partition("@")
-    states = ledger.states(job=identity.job, model_version=identity.model_version)
     found: tuple[int, RunState] | None = None
-    for state in states:
+    for state in ledger.states(job=identity.job, model_version=identity.model_version):
         read_id, _, version = state.run.input_versions["pairs"].partition("@")
         fits = state.state == COMPLETE and state.run.settings == identity.settings and read_id == table_id
         if not fits or int(version) > pinned or (found and int(version) < found[0]):
             continue
-        if all(other == pairs.version for other in replaced_by(ledger, state.run.run_id)):
+        own = since(identity, state).fingerprint
+        others = ledger.replaced_by(state.run.run_id)
+        if all(other["fingerprint"] == own and not ledger.replaced_by(other["run_id"]) for other in others):
             found = int(version), state
     return found[1] if found else None
-
-
-def replaced_by(ledger: Ledger, run_id: str) -> list[str]:
-    """The versions of the pairs whose incremental runs have begun to replace rows of this run."""
-    rows = ledger.rows(state=REPLACING)
-    return [row["input_versions"]["pairs"] for row in rows if row["input_versions"][BASE_RUN] == run_id]
 
 
 def since(identity: Identity, base: RunState) -> Identity:
@@ -47,60 +81,125 @@ def since(identity: Identity, base: RunState) -> Identity:
     return replace(identity, input_versions=versions)
 
 
-def changed_pairs(pairs: PinnedPairs, base: RunState) -> tuple[DataFrame, DataFrame]:
-    """The pairs that came or whose text changed since the base run read them, and the keys that left.
+def has_read(base: RunState, identity: Identity) -> bool:
+    """Whether the base run has read these very inputs."""
+    return all(base.run.input_versions.get(name) == version for name, version in identity.input_versions.items())
 
-    Row by row, copies that came are set against copies that went, so that neither the order of the commits matters, nor
-    a row that was taken out and put back as it was.
 
-    Returns:
-        query_id, passage_id, query, passage to score; and query_id, passage_id of pairs that are there no more.
+def changes_since(pairs: PinnedPairs, base: RunState, ledger: Ledger, scores: Table, rejects: Table) -> Changes:
+    """What changed since the base run read the pairs. Nothing is written.
+
+    The change feed tells which keys were touched: copies that came are set against copies that went, so that a row that
+    was taken out and put back as it was counts for nothing. Where columns have other types since, or the chain of the
+    base run has not a row for each pair, all pairs are compared with what the chain wrote.
+
+    Args:
+        scores, rejects: the tables that the base run wrote.
 
     Raises:
-        InputError: the table does not tell of all those changes.
+        InputError: the feed was off for a part of the time, or vacuumed.
     """
-    first, last = int(base.run.input_versions["pairs"].partition("@")[2]) + 1, pairs.delta_version
-    where = pairs.table.location
+    written = _written(scores, rejects, chain_of(ledger, base.run.run_id))
+    touched = _told_by_feeds(pairs, base)
+    if touched is not None:
+        changes = Changes.of(pairs, touched)
+        if _whole(pairs, changes, written):
+            return changes
+        changes.release()
+    say(f"comparing all pairs with what run {base.run.run_id}, and those that it adds to, wrote for them")
+    return Changes.of(pairs, _told_by_results(pairs, written).persist(StorageLevel.DISK_ONLY))
+
+
+def _told_by_feeds(pairs: PinnedPairs, base: RunState) -> DataFrame | None:
+    """The keys that changed, each once, stored; None where the feeds of the tables cannot tell.
+
+    Raises:
+        InputError: the feed of the pairs has a gap.
+    """
+    known = base.run.input_versions
+    texts = None  # of passages, where the pairs have none: by passage_id, those that came, left or changed
     try:
-        changes = pairs.table.changes(first, last)
-        changes.limit(1).collect()  # the feed's gaps show here, before anything is started
-    except PySparkException as error:
+        if pairs.passages is not None:
+            changes = _feed(pairs.passages[0], known.get(PASSAGES, ""), pairs.passages[1])
+            texts = _net(changes.withColumn(CONTENT_HASH, F.xxhash64(PASSAGE)), PASSAGE_ID)
+            texts.count()  # its gaps show here
+    except (PySparkException, Py4JJavaError, InputError):
+        return None
+    try:
+        changes = _feed(pairs.table, known["pairs"], pairs.version)
+        if PASSAGE not in changes.columns:
+            changes = changes.withColumn(PASSAGE, F.lit(None).cast("string"))
+        changes = check_pairs(changes, pairs.table.location, keep=("sign",))
+        touched = _net(changes.withColumn(CONTENT_HASH, F.xxhash64(QUERY, PASSAGE)), *PAIR_KEY)
+        if texts is not None:
+            touched = touched.union(pairs.rows.join(texts, PASSAGE_ID, "left_semi").select(*PAIR_KEY)).distinct()
+        touched = touched.persist(StorageLevel.DISK_ONLY)
+        touched.count()  # the feed's gaps show here
+    except (PySparkException, Py4JJavaError) as error:
+        if any(name in str(error) for name in _OTHER_COLUMNS):
+            return None
+        if isinstance(error, Py4JJavaError) and not any(name in str(error) for name in _GAPS):
+            raise
+        first, last = int(known["pairs"].partition("@")[2]) + 1, pairs.delta_version
         raise InputError(
-            f"{where} does not tell what changed from version {first} to {last}: its change feed was off for a part "
-            f"of them, or VACUUM removed it. ALTER TABLE … SET TBLPROPERTIES (delta.enableChangeDataFeed = true), "
-            f"then run once without --incremental"
+            f"{pairs.table.location} does not tell what changed from version {first} to {last}: its change feed was "
+            f"off for a part of them, or VACUUM removed it. ALTER TABLE … SET TBLPROPERTIES "
+            f"(delta.enableChangeDataFeed = true), then run once without --incremental"
         ) from error
-    sign = F.create_map(*(F.lit(part) for pair in _SIGN.items() for part in pair))[F.col("_change_type")]
-    joined = pairs.keys is not None  # then a pair's passage never changes: its id is made of its text
-    changes = changes.withColumn(PASSAGE, F.lit(None).cast("string")) if joined else changes
-    texts = check_pairs(changes, where, keep=("_change_type",)).withColumn("sign", sign)
-    net = (
-        texts.withColumn(CONTENT_HASH, F.xxhash64(QUERY, PASSAGE))
-        .groupBy(*PAIR_KEY, CONTENT_HASH)
-        .agg(F.sum("sign").alias("net"), F.first(QUERY).alias(QUERY), F.first(PASSAGE).alias(PASSAGE))
-        .where("net != 0")
-    )
-    came = net.where("net > 0").select(*PAIR, F.explode(F.sequence(F.lit(1), F.col("net"))).alias("_copy"))
-    gone = net.groupBy(*PAIR_KEY).agg(F.max("net").alias("most")).where("most < 0")
-    came = with_passages(came.drop(PASSAGE), pairs.table) if joined else came
-    return came.select(*PAIR), gone.select(*PAIR_KEY)
+    return touched
 
 
-def refuse_duplicates(rejected: Table, changed: DataFrame, chain: list[str]) -> None:
-    """Refuse changes to keys of which the base run rejected copies: whether a copy stayed, the feed does not tell.
+def _feed(table: Table, known: str, pinned: str) -> DataFrame:
+    """The rows that came, with `sign` 1, and that went, with -1, between two pinned versions.
 
     Raises:
-        InputError: names one such key.
+        InputError: they are versions of two tables.
     """
-    copies = rejected.read().where(F.col("run_id").isin(chain) & (F.col(ERROR_CODE) == RejectCode.DUPLICATE_KEY.value))
-    if copies.isEmpty():
-        return
-    found = copies.select(*PAIR_KEY).join(changed.select(*PAIR_KEY), list(PAIR_KEY)).first()
-    if found is not None:
-        raise InputError(
-            f"the pair ({found[0]}, {found[1]}) changed, and had several rows with this key before: remove the "
-            f"duplicates from the pairs, or run without --incremental"
-        )
+    (known_id, _, first), (table_id, _, last) = known.partition("@"), pinned.partition("@")
+    if known_id != table_id:
+        raise InputError(f"{table.location} is another table than the one that was read before")
+    if first == last:
+        return table.read(int(last)).limit(0).withColumn("sign", F.lit(0))
+    sign = F.create_map(*(F.lit(part) for pair in _SIGN.items() for part in pair))[F.col("_change_type")]
+    changes = as_written(table.changes(int(first) + 1, int(last)), table.read(int(last)))
+    return changes.withColumn("sign", sign)
+
+
+def _net(changes: DataFrame, *keys: str) -> DataFrame:
+    """The keys, each once, of which there are more rows now than before, or less, with some content_hash."""
+    copies = changes.groupBy(*keys, CONTENT_HASH).agg(F.sum("sign").alias("net"))
+    return copies.where("net != 0").select(*keys).distinct()
+
+
+def _written(scores: Table, rejects: Table, chain: list[str]) -> DataFrame:
+    """What the chain wrote: query_id, passage_id, and content_hash, which is null for rejects."""
+    mine = F.col(RUN_ID).isin(chain)
+    scored = scores.read().where(mine).select(*PAIR_KEY, CONTENT_HASH)
+    return scored.union(rejects.read().where(mine).select(*PAIR_KEY, F.lit(None).cast("long")))
+
+
+def _whole(pairs: PinnedPairs, changes: Changes, written: DataFrame) -> bool:
+    """Whether each pair that was not touched has a row in what the chain wrote, by number."""
+    return pairs.rows_there() - changes.rows.count() == _with_keys(written, changes.touched, "left_anti").count()
+
+
+def _told_by_results(pairs: PinnedPairs, written: DataFrame) -> DataFrame:
+    """The keys of which not just one row is there now, with the one text that the chain has a score for."""
+    now = pairs.rows.select(*PAIR_KEY, F.xxhash64(QUERY, PASSAGE).alias(CONTENT_HASH), F.lit(1).alias("sign"))
+    both = now.union(written.withColumn("sign", F.lit(-1)))
+    counted = both.groupBy(*PAIR_KEY).agg(
+        F.count("*").alias("rows"),
+        F.sum("sign").alias("net"),
+        F.count(CONTENT_HASH).alias("hashes"),
+        F.count_distinct(CONTENT_HASH).alias("texts"),
+    )
+    return counted.where("NOT (rows = 2 AND net = 0 AND hashes = 2 AND texts = 1)").select(*PAIR_KEY)
+
+
+def _with_keys(rows: DataFrame, keys: DataFrame, how: str) -> DataFrame:
+    """The rows with one of the keys (left_semi), or with none of them (left_anti); a null is equal to a null."""
+    keys = keys.select(*(F.col(name).alias(f"_{name}") for name in PAIR_KEY))
+    return rows.join(keys, reduce(and_, (F.col(name).eqNullSafe(F.col(f"_{name}")) for name in PAIR_KEY)), how)
 
 
 def chain_of(ledger: Ledger, run_id: str) -> list[str]:
@@ -114,12 +213,25 @@ def chain_of(ledger: Ledger, run_id: str) -> list[str]:
         chain.append(base)
 
 
+def begin_to_replace(ledger: Ledger, run: Run) -> None:
+    """Record that this run begins to take out rows of the run that it adds to, which is then no base for any other.
+
+    Raises:
+        RunFailedError: another run has begun to, meanwhile.
+    """
+    ledger.record(run, REPLACING)
+    base = run.input_versions[BASE_RUN]
+    others = [one["run_id"] for one in ledger.replaced_by(base) if one["fingerprint"] != run.fingerprint]
+    if others:
+        raise RunFailedError(f"run {others[0]} has begun to replace rows of run {base} too: start this one again")
+
+
 def take_out(table: Table, laid_out: DataFrame, chain: list[str]) -> None:
     """Delete the rows that earlier runs of the chain wrote for keys that changed or left. A repeat finds none.
 
     One scan of the key columns of the files that may hold such keys; files without any stay as they are.
     """
-    if table.read().where(F.col("run_id").isin(chain)).isEmpty():
+    if table.read().where(F.col(RUN_ID).isin(chain)).isEmpty():
         return
     keys = laid_out.select(*PAIR_KEY).distinct()
     same = " AND ".join(f"old.{name} <=> changed.{name}" for name in PAIR_KEY)

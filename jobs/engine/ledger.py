@@ -13,11 +13,13 @@ from typing import Any
 from pyspark.sql import Row
 from pyspark.sql.functions import col
 
-from jobs.engine.tables import TABLES
-from jobs.engine.warehouse import Table
+from jobs.engine.schemas import TABLES
+from jobs.engine.table import Table
 from mkdm import __version__
 from mkdm.errors import ConfigError
 
+BASE_RUN = "base_run"
+"""Among the input versions of an incremental run, the run that it adds to."""
 STARTED, REPLACING, COMPLETE, FAILED, REMOVED = "started", "replacing", "complete", "failed", "removed"
 
 
@@ -200,10 +202,10 @@ class Ledger:
         return sorted(found.collect(), key=lambda row: row["finished_at"] or row["started_at"])
 
     def find(self, identity: Identity, run_id: str | None) -> RunState | None:
-        """The run of that identity, or of that name, if it was started.
+        """The run of that identity, or of that name, if it was started; not if other runs have replaced rows of it.
 
         Raises:
-            ConfigError: the named run is another one; the text says what differs.
+            ConfigError: the named run is another one; the text says what differs. Or its rows are there no more.
         """
         name = run_id or f"{identity.job}-{identity.fingerprint[:16]}"
         while (state := RunState.of(self.rows(run_id=name))) is not None:
@@ -214,11 +216,17 @@ class Ledger:
                         f"{identity.fingerprint} ({identity.differences(state.identity)}): go on with what it was "
                         f"started with, or give another --run-id"
                     )
-                return state
+                if not self.replaced_by(name):
+                    return state
             if run_id is not None:
-                raise ConfigError(f"run {name} was removed: give another --run-id")
+                what = "removed" if state.state == REMOVED else "replaced in part by an incremental run"
+                raise ConfigError(f"run {name} was {what}: give another --run-id")
             name = next_name(name)
         return None
+
+    def replaced_by(self, run_id: str) -> list[Row]:
+        """The rows of incremental runs that have begun to replace rows of this run."""
+        return [row for row in self.rows(state=REPLACING) if row["input_versions"].get(BASE_RUN) == run_id]
 
     def free_name(self, identity: Identity, run_id: str | None) -> str:
         """The name for a run that `find` did not find."""

@@ -1,20 +1,29 @@
-"""Reads the pairs of a job at a pinned version, from a Delta table or from a file, and checks that they are pairs."""
+"""Reads the pairs of a job at a pinned version, from a Delta table or from files, and checks that they are pairs."""
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
-from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.functions import col
-from pyspark.sql.types import IntegralType, StringType
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import DataType, DecimalType, IntegralType, StringType
 
-from jobs.engine.tables import PASSAGES_AT
-from jobs.engine.warehouse import Table
-from mkdm.columns import PAIR, PAIR_KEY, PASSAGE, PASSAGE_ID
+from jobs.engine.chunked_run import say
+from jobs.engine.faults import told
+from jobs.engine.files import STRICT, Listing, escaped, hashed, is_pattern, list_files, require_unchanged
+from jobs.engine.locations import exists, file_kind, has_delta_log
+from jobs.engine.schemas import PASSAGES_AT
+from jobs.engine.table import Table
+from jobs.engine.text_files import FileOptions, TextRows, counted, path_column, read_text_files
+from mkdm.columns import PAIR, PAIR_KEY, PASSAGE, PASSAGE_ID, ROW_FAULT
 from mkdm.errors import InputError
 
-_FORMATS = {".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet"}
+PASSAGES = "passages"
+"""The input of the texts of pairs that have none."""
+Faults = Literal["keep", "leave out", "refuse"]
+"""Rows of files that are at fault keep their ROW_FAULT; or are left out, and told; or the input is refused."""
+_CHAR = "__CHAR_VARCHAR_TYPE_STRING"
+"""Where Spark's schemas tell that a string is CHAR(n), which is padded to n characters."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +31,22 @@ class PinnedPairs:
     """Pairs as they stood at one version.
 
     Attributes:
-        rows: query_id, passage_id, query, passage, all strings.
-        version: what was pinned: `<table id>@<Delta version>`, or a hash of the files' names, sizes and times.
+        rows: query_id, passage_id, query, passage, all strings; and ROW_FAULT where rows of files are at fault.
+        version: what was pinned: `<table id>@<Delta version>`, or a hash of the files' names and contents.
         keys: the rows before their passages were joined, where that is so.
+        passages: the table that these are from, and what was pinned of it.
     """
 
     table: Table
     rows: DataFrame
     version: str
     keys: DataFrame | None = None
+    passages: tuple[Table, str] | None = None
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """By input, what was pinned of all that decides the rows."""
+        return {"pairs": self.version} | ({} if self.passages is None else {PASSAGES: self.passages[1]})
 
     @property
     def delta_version(self) -> int:
@@ -44,37 +60,68 @@ class PinnedPairs:
             raise InputError(f"--incremental follows the change feed of a Delta table, {self.table.location} is a file")
         return int(number)
 
+    def rows_there(self) -> int:
+        """How many rows, which may be none."""
+        return (self.rows if self.keys is None else self.keys).count()
+
     def count(self) -> int:
         """How many rows.
 
         Raises:
             InputError: there is none.
         """
-        count = (self.rows if self.keys is None else self.keys).count()
+        count = self.rows_there()
         if count == 0:
             raise InputError(f"{self.table.location} has no row: there is nothing to score")
         return count
 
+    def require_unchanged(self) -> None:
+        """Make sure that what was read is what was pinned, which a table sees to itself.
+
+        Raises:
+            InputError: a file changed since.
+        """
+        require_unchanged(self.table.spark, self.table.location, self.version)
+
 
 def read_pairs(
-    spark: SparkSession, table: Table, version: int | None, keep_if_there: tuple[str, ...] = ()
+    spark: SparkSession,
+    table: Table,
+    version: int | None,
+    keep_if_there: tuple[str, ...] = (),
+    options: FileOptions | None = None,
+    faults: Faults = "keep",
 ) -> PinnedPairs:
-    """Read pairs from a Delta table, or from a Parquet, CSV or JSON Lines file or a folder of them.
+    """Read pairs from a Delta table, or from a Parquet, CSV, TSV or JSON Lines file or a folder of them.
 
     Args:
         version: the Delta version to pin; None pins the newest. Files have none.
         keep_if_there: columns to keep besides those of a pair.
+        options: what is told of files.
 
     Raises:
         InputError: nothing there, a column missing or of the wrong type, or no such version.
     """
-    keys, pinned = read_pinned(spark, table, version, "--pairs-version")
-    rows = with_passages(keys, table)
-    keep = tuple(name for name in keep_if_there if name in rows.columns)
-    return PinnedPairs(table, check_pairs(rows, table.location, keep), pinned, None if rows is keys else keys)
+    keys, pinned = read_pinned(spark, table, version, "--pairs-version", options, faults)
+    passages = passages_of(keys, table)
+    at = passages.latest_version() if passages is not None and passages.exists() else None
+    rows = with_passages(keys, table, at)
+    keep = tuple(name for name in (*keep_if_there, ROW_FAULT) if name in rows.columns)
+    checked = check_pairs(rows, table.location, keep)
+    if passages is None:
+        return PinnedPairs(table, checked, pinned)
+    return PinnedPairs(table, checked, pinned, keys, (passages, f"{passages.table_id()}@{at}"))
 
 
-def with_passages(pairs: DataFrame, table: Table) -> DataFrame:
+def passages_of(pairs: DataFrame, table: Table) -> Table | None:
+    """The table that has the texts of pairs without any; None for pairs that have them, or are files."""
+    if PASSAGE in pairs.columns or is_file(table) or not table.exists():
+        return None
+    where = table.properties().get(PASSAGES_AT)
+    return None if where is None else Table(table.spark, where or table.sibling(PASSAGES).location)
+
+
+def with_passages(pairs: DataFrame, table: Table, version: int | None = None) -> DataFrame:
     """The pairs with the texts of their passages, which `build-pairs` keeps once each, in `passages`.
 
     A passage's id is made of its text, so that it never changes. A pair whose passage is there no more, as in a version
@@ -83,50 +130,94 @@ def with_passages(pairs: DataFrame, table: Table) -> DataFrame:
     Args:
         pairs: rows of a pairs table, which are returned as they are if they have the column passage.
         table: the table that they are of.
+        version: the Delta version of the passages; None takes the newest.
 
     Returns:
         The columns of the pairs, and passage.
     """
-    if PASSAGE in pairs.columns or is_file(table) or not table.exists():
+    passages = passages_of(pairs, table)
+    if passages is None:
         return pairs
-    where = table.properties().get(PASSAGES_AT)
-    if where is None:
-        return pairs
-    texts = Table(table.spark, where or table.sibling("passages").location).read().select(PASSAGE_ID, PASSAGE)
-    return pairs.join(texts, PASSAGE_ID, "left")
+    return pairs.join(passages.read(version).select(PASSAGE_ID, PASSAGE), PASSAGE_ID, "left")
 
 
-def read_pinned_pairs(spark: SparkSession, table: Table, version: int | None) -> tuple[DataFrame, str]:
-    """Pairs with the columns that they have, texts of passages included, and what was pinned; see `read_pinned`."""
-    rows, pinned = read_pinned(spark, table, version, "--pairs-version")
+def read_pinned_pairs(
+    spark: SparkSession, table: Table, version: int | None, options: FileOptions | None = None
+) -> tuple[DataFrame, str]:
+    """Pairs with the columns that they have, texts of passages included, and what was pinned; see `read_pinned`.
+
+    Rows of files that are at fault are left out.
+    """
+    rows, pinned = read_pinned(spark, table, version, "--pairs-version", options, "leave out")
     return with_passages(rows, table), pinned
 
 
-def read_pinned(spark: SparkSession, table: Table, version: int | None, flag: str) -> tuple[DataFrame, str]:
+def read_pinned(
+    spark: SparkSession,
+    table: Table,
+    version: int | None,
+    flag: str,
+    options: FileOptions | None = None,
+    faults: Faults = "refuse",
+) -> tuple[DataFrame, str]:
     """Read a Delta table or files, with the columns that they have; see `read_pairs`.
 
     Args:
         flag: the one that `version` comes from.
+        faults: what becomes of rows of text files that are at fault.
 
     Returns:
         The rows, and what was pinned, as in `PinnedPairs.version`.
 
     Raises:
-        InputError: nothing there, or no such version.
+        InputError: nothing there, no such version, files that cannot be read, or rows at fault that are to be refused.
     """
-    kind = _file_format(table.location)
-    if kind is None:
+    options = options or FileOptions()
+    if not is_file(table):
+        if options.columns is not None:
+            raise InputError(f"--columns is for .csv and .tsv files, {table.location} is none: leave it out")
         pinned = table.latest_version() if version is None and table.exists() else version
         rows = table.read(pinned)
-        return rows, f"{table.table_id()}@{pinned}"
+        return as_written(rows), f"{table.table_id()}@{pinned}"
+    kind = file_kind(table.location) or "data"
     if version is not None:
         raise InputError(f"{flag} {version} is for Delta tables, {table.location} is a {kind} file: leave it out")
-    return _read_files(spark, table.location, kind), _files_version(spark, table.location)
+    listing = hashed(spark, list_files(spark, table.location))
+    if listing.hidden:
+        say(f"{table.location}: left out as hidden: {', '.join(listing.hidden[:5])}{_more(len(listing.hidden) - 5)}")
+    if options.columns is not None and listing.kind not in ("csv", "tsv"):
+        raise InputError(f"--columns is for .csv and .tsv files, {table.location} is {listing.kind}: leave it out")
+    found = _read_parquet(spark, listing) if listing.kind == "parquet" else read_text_files(spark, listing, options)
+    rows = found.rows
+    if found.faults:
+        told = f"{table.location}: {counted(found.faults, 'row')} at fault, the first: {found.first_fault}"
+        if faults == "refuse":
+            raise InputError(f"{told}; correct or remove them")
+        say(f"{told}; they are left out" if faults == "leave out" else told)
+        rows = rows if faults == "keep" else rows.where(F.col(ROW_FAULT).isNull()).drop(ROW_FAULT)
+    return rows, listing.version + options.suffix(listing.kind)
+
+
+def _more(number: int) -> str:
+    return f" and {number:,} more" if number > 0 else ""
 
 
 def is_file(table: Table) -> bool:
-    """Whether the location is that of files, by its ending, and not of a Delta table."""
-    return _file_format(table.location) is not None
+    """Whether the location is that of files: a file or folder whose name ends as theirs, or a folder of such files.
+
+    A folder with a Delta log is a table, whatever its name ends in.
+    """
+    if table.in_catalog:
+        return False
+    kind, there = file_kind(table.location.rstrip("/")), exists(table.spark, table.location)
+    if there and has_delta_log(table.spark, table.location):
+        return False
+    if kind is None and (there or is_pattern(table.location)):
+        try:
+            return bool(list_files(table.spark, table.location).files)
+        except InputError:
+            return False
+    return kind is not None
 
 
 def check_pairs(rows: DataFrame, where: str, keep: tuple[str, ...] = ()) -> DataFrame:
@@ -136,13 +227,25 @@ def check_pairs(rows: DataFrame, where: str, keep: tuple[str, ...] = ()) -> Data
         InputError: says which columns are missing or of which wrong type, and what is there.
     """
     require_columns(rows, PAIR, where)
+    require_ids(rows, PAIR_KEY, where)
     for name in PAIR:
         kind = rows.schema[name].dataType
-        is_id = name in PAIR_KEY
-        if not (isinstance(kind, StringType) or (is_id and isinstance(kind, IntegralType))):
-            wanted = "string or integer" if is_id else "string"
-            raise InputError(f"column {name} of {where} is {kind.simpleString()}; it must be {wanted}")
-    return rows.select([col(name).cast("string") for name in PAIR] + [col(name) for name in keep])
+        if name not in PAIR_KEY and not isinstance(kind, StringType):
+            raise InputError(f"column {name} of {where} is {kind.simpleString()}; it must be string")
+    rows = as_written(rows)
+    return rows.select([F.col(name).cast("string") for name in PAIR] + [F.col(name) for name in keep])
+
+
+def require_ids(rows: DataFrame, names: tuple[str, ...], where: str) -> None:
+    """Check that columns can be ids: strings or whole numbers, decimals without a fraction included.
+
+    Raises:
+        InputError: says which is not, and what it is.
+    """
+    for name in names:
+        kind: DataType = rows.schema[name].dataType
+        if not (isinstance(kind, StringType | IntegralType) or (isinstance(kind, DecimalType) and kind.scale == 0)):
+            raise InputError(f"column {name} of {where} is {kind.simpleString()}; it must be string or integer")
 
 
 def require_columns(rows: DataFrame, needed: tuple[str, ...], where: str) -> None:
@@ -153,27 +256,45 @@ def require_columns(rows: DataFrame, needed: tuple[str, ...], where: str) -> Non
     """
     missing = [name for name in needed if name not in rows.columns]
     if missing:
-        raise InputError(f"{where} lacks the columns {', '.join(missing)}; it has {', '.join(rows.columns)}")
+        there = ", ".join(name for name in rows.columns if name != ROW_FAULT)
+        raise InputError(f"{where} lacks the columns {', '.join(missing)}; it has {there}")
 
 
-def _file_format(location: str) -> str | None:
-    return _FORMATS.get(Path(location).suffix.lower())
+def as_written(rows: DataFrame, table: DataFrame | None = None) -> DataFrame:
+    """The rows with CHAR(n) columns as they were before they were padded to n characters.
+
+    Args:
+        table: what tells the columns, where the rows have lost that, as in a change feed.
+    """
+    schema = (rows if table is None else table).schema
+    padded = [field.name for field in schema if str(field.metadata.get(_CHAR, "")).startswith("char")]
+    return rows.withColumns({name: F.rtrim(F.col(f"`{name}`")) for name in padded}) if padded else rows
 
 
-def _read_files(spark: SparkSession, path: str, kind: str) -> DataFrame:
-    reader = spark.read
-    if kind == "csv":  # texts hold commas, quotes and line ends: RFC 4180
-        reader = reader.options(header=True, multiLine=True, escape='"')
+def _read_parquet(spark: SparkSession, listing: Listing) -> TextRows:
+    """The rows of Parquet files, with the columns that their folders give.
+
+    Raises:
+        InputError: a file is no Parquet file, or a column is of several types.
+    """
+    paths = [escaped(file.path) for file in listing.files]
     try:
-        return reader.format(kind).load(path)
-    except AnalysisException as error:
-        raise InputError(f"cannot read {path} as {kind}: {str(error).splitlines()[0]}") from error
+        rows = spark.read.options(**STRICT, mergeSchema=True).parquet(*paths)
+        partitions = listing.partition_columns()
+        if partitions:
+            rows = _with_partitions(rows, listing, partitions)
+        rows.schema  # noqa: B018  (over Connect it is only now that a file is looked at)
+    except PySparkException as error:
+        raise InputError(f"cannot read {listing.location} as parquet: {told(error)}") from error
+    return TextRows(rows)
 
 
-def _files_version(spark: SparkSession, path: str) -> str:
-    jvm = spark._jvm
-    hadoop_path = jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
-    system = hadoop_path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf())
-    files = system.listStatus(hadoop_path)
-    listed = sorted(f"{file.getPath().getName()} {file.getLen()} {file.getModificationTime()}" for file in files)
-    return "files-" + hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
+def _with_partitions(rows: DataFrame, listing: Listing, partitions: tuple[str, ...]) -> DataFrame:
+    """The rows with the columns of `day=1` folders, as strings; a row of no such folder has null there."""
+    found = [(file.path, *(file.partitions.get(name) for name in partitions)) for file in listing.files]
+    names = [f"_partition_{place}" for place in range(len(partitions))]
+    folders = rows.sparkSession.createDataFrame(found, ", ".join(f"{name} string" for name in ("_path", *names)))
+    columns: list[Column] = [F.col(f"`{name}`") for name in rows.columns if name not in partitions]
+    columns += [F.col(name).alias(column) for name, column in zip(names, partitions, strict=True)]
+    joined = rows.withColumn("_path", path_column()).join(F.broadcast(folders), "_path", "left")
+    return joined.select(columns)

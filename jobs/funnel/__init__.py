@@ -9,7 +9,7 @@ from mkdm.doors import door
 
 if TYPE_CHECKING:
     from jobs.funnel.config import BuildPairsConfig
-    from jobs.funnel.counts import FunnelReport, StepCounts, store
+    from jobs.funnel.counts import FunnelReport, StepCounts, store_counts
     from jobs.funnel.inputs import DOCUMENTS, QUERIES, QUERY_DOCUMENTS, read_input
     from jobs.funnel.steps import Build, build_pairs, build_passages, build_queries, transform
 else:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from jobs.engine import Table
-from jobs.funnel.queries import ALL, BODY, HEAD, TAIL
+from jobs.engine import CsvEscape, Table
+from jobs.funnel.queries import BODY, HEAD, TAIL, UNSEGMENTED
+from mkdm.config import require_at_least, require_shares
 from mkdm.errors import ConfigError
 
 
@@ -21,18 +22,27 @@ class BuildPairsConfig:
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
     queries: str | None = None
-    """Queries (query_id, query, and perhaps frequency), if not <warehouse>/queries: a Delta table, or a .parquet, .csv
-    or .jsonl file or folder."""
+    """Queries (query_id, query, and perhaps frequency), if not <warehouse>/queries: a Delta table, or .parquet, .csv,
+    .tsv or .jsonl files: a file, a folder, or a pattern."""
     queries_version: int | None = None
     """Delta version of the queries; default: the newest when the run starts."""
+    queries_columns: str | None = None
+    """Names of the columns of the queries in .csv or .tsv files without a header, joined by commas."""
     documents: str | None = None
     """Documents (doc_id, text), if not <warehouse>/documents: as for the queries."""
     documents_version: int | None = None
     """Delta version of the documents; default: the newest."""
+    documents_columns: str | None = None
+    """Names of the columns of the documents in .csv or .tsv files without a header, joined by commas."""
     query_documents: str | None = None
     """The documents of each query (query_id, doc_id, doc_rank), if not <warehouse>/query_documents."""
     query_documents_version: int | None = None
     """Delta version of query_documents; default: the newest."""
+    query_documents_columns: str | None = None
+    """Names of the columns of query_documents in .csv or .tsv files without a header, joined by commas."""
+    csv_escape: CsvEscape = "auto"
+    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
+    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
     passages: str | None = None
     """Table of passages, if not <warehouse>/passages."""
     pairs: str | None = None
@@ -71,17 +81,12 @@ class BuildPairsConfig:
     """Share of an input's rows that may be rejected, 0 to 1; above it the job fails before it changes the pairs."""
 
     def __post_init__(self) -> None:
-        for name in ("head_share", "body_share", "near_duplicates", "max_reject_rate"):
-            share = getattr(self, name)
-            if share is not None and not 0 <= share <= 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {share}; it must lie in [0, 1]")
+        require_shares(self, "head_share", "body_share", "near_duplicates", "max_reject_rate")
         if self.head_share + self.body_share > 1 + 1e-9:
             raise ConfigError(f"--head-share {self.head_share} and --body-share {self.body_share} are more than 1")
         numbers = ("passage_tokens", "documents_per_query", "passages_per_document", "passages_per_query")
-        for name in (*numbers, "boilerplate_documents"):
-            number, least = getattr(self, name), 2 if name == "boilerplate_documents" else 1
-            if number is not None and number < least:
-                raise ConfigError(f"--{name.replace('_', '-')} is {number}; it must be at least {least}")
+        require_at_least(self, 1, *numbers)
+        require_at_least(self, 2, "boilerplate_documents")
         if not 0 <= self.passage_overlap < self.passage_tokens:
             raise ConfigError(
                 f"--passage-overlap is {self.passage_overlap}; it must be at least 0 and less than --passage-tokens"
@@ -91,7 +96,11 @@ class BuildPairsConfig:
 
     def taken_segments(self) -> list[str]:
         """The segments whose queries get pairs."""
-        return {"head": [HEAD, ALL], "head-body": [HEAD, BODY, ALL], "all": [HEAD, BODY, TAIL, ALL]}[self.segments]
+        return {
+            "head": [HEAD, UNSEGMENTED],
+            "head-body": [HEAD, BODY, UNSEGMENTED],
+            "all": [HEAD, BODY, TAIL, UNSEGMENTED],
+        }[self.segments]
 
     def passages_at(self, passages: Table) -> str:
         """Where pairs without texts find them; empty for `passages` beside the pairs."""

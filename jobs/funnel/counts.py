@@ -34,7 +34,7 @@ class StepCounts:
         self.rows |= done or {f"{what}: changed": 0}
 
 
-def store(table: Table, run: Run, counts: StepCounts) -> None:
+def store_counts(table: Table, run: Run, counts: StepCounts) -> None:
     """Append a step's counts to `funnel`, once."""
     rows = [(run.run_id, counts.step, place, what, number) for place, (what, number) in enumerate(counts.rows.items())]
     stored = table.spark.createDataFrame(rows, TABLES["funnel"].schema)

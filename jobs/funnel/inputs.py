@@ -5,10 +5,20 @@ from datetime import UTC, datetime
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
-from pyspark.sql.types import IntegralType, NumericType, StringType
+from pyspark.sql.types import DataType, NumericType, StringType
 
-from jobs.engine import Run, Table, read_pinned, require_columns
-from mkdm.columns import DOC_ID, DOC_RANK, ERROR_CODE, ERROR_MESSAGE, FREQUENCY, QUERY, QUERY_ID, TEXT
+from jobs.engine import (
+    FileOptions,
+    Run,
+    Table,
+    fault_code,
+    fault_message,
+    read_pinned,
+    require_columns,
+    require_ids,
+    require_unchanged,
+)
+from mkdm.columns import DOC_ID, DOC_RANK, ERROR_CODE, ERROR_MESSAGE, FREQUENCY, QUERY, QUERY_ID, ROW_FAULT, TEXT
 from mkdm.errors import InputError, RejectCode
 
 QUERIES, DOCUMENTS, QUERY_DOCUMENTS = "queries", "documents", "query_documents"
@@ -25,7 +35,7 @@ class FunnelInput:
     """One of the three inputs as it stood at one version.
 
     Attributes:
-        rows: its key (strings), and the columns that the funnel reads.
+        rows: its key (strings), the columns that the funnel reads, and row_fault where rows of files are at fault.
         version: what was pinned, as in `jobs.engine.pairs.PinnedPairs`.
     """
 
@@ -34,22 +44,34 @@ class FunnelInput:
     rows: DataFrame
     version: str
 
+    def require_unchanged(self) -> None:
+        """Make sure that what was read is what was pinned.
 
-def read_input(name: str, table: Table, version: int | None) -> FunnelInput:
+        Raises:
+            InputError: a file changed since.
+        """
+        require_unchanged(self.table.spark, self.table.location, self.version)
+
+
+def read_input(name: str, table: Table, version: int | None, options: FileOptions | None = None) -> FunnelInput:
     """Read an input from a Delta table or files.
+
+    Args:
+        options: what is told of files.
 
     Raises:
         InputError: nothing there, no such version, or a column is missing or of the wrong type.
     """
-    rows, pinned = read_pinned(table.spark, table, version, f"--{name.replace('_', '-')}-version")
+    rows, pinned = read_pinned(table.spark, table, version, f"--{name.replace('_', '-')}-version", options, "keep")
     where = table.location
     require_columns(rows, (*KEYS[name], *_TEXTS[name], *_NUMBERS[name]), where)
     numbers = _NUMBERS[name] or ((FREQUENCY,) if name == QUERIES and FREQUENCY in rows.columns else ())
-    for columns, kinds, wanted in (
-        (KEYS[name], (StringType, IntegralType), "string or integer"),
+    require_ids(rows, KEYS[name], where)
+    wanted_of: tuple[tuple[tuple[str, ...], tuple[type[DataType], ...], str], ...] = (
         (_TEXTS[name], (StringType,), "string"),
         (numbers, (NumericType, StringType), "a number"),
-    ):
+    )
+    for columns, kinds, wanted in wanted_of:
         for column in columns:
             kind = rows.schema[column].dataType
             if not isinstance(kind, kinds):
@@ -60,6 +82,7 @@ def read_input(name: str, table: Table, version: int | None) -> FunnelInput:
         rows.select(
             *(F.col(column).cast("string") for column in (*KEYS[name], *_TEXTS[name])),
             *(_number(column) for column in numbers),
+            *([ROW_FAULT] if ROW_FAULT in rows.columns else []),
         ),
         pinned,
     )
@@ -79,8 +102,8 @@ def told(number: Column) -> Column:
 def with_faults(rows: DataFrame, name: str, *faults: Fault, first: Column | None = None) -> DataFrame:
     """The rows with error_code and error_message, null where a row has no fault.
 
-    Null keys come first, then `faults` in their order, then repeated keys: of rows with the same key, one is without
-    this fault, and always the same one.
+    Faults of files come first, then null keys, then `faults` in their order, then repeated keys: of rows with the same
+    key, one is without this fault, and always the same one.
 
     Args:
         rows: as `read_input` gives them, and columns that the faults need.
@@ -92,7 +115,11 @@ def with_faults(rows: DataFrame, name: str, *faults: Fault, first: Column | None
     for key in keys:
         null_key = null_key | F.col(key).isNull()
     known: list[Fault] = [(RejectCode.NULL_KEY, null_key, f"{' or '.join(keys)} is null"), *faults]
-    rows = rows.withColumn(ERROR_CODE, _chosen(known, 0)).withColumn(ERROR_MESSAGE, _chosen(known, 2))
+    code, message = _chosen(known, 0), _chosen(known, 2)
+    if ROW_FAULT in rows.columns:
+        fault = F.col(ROW_FAULT)
+        code, message = F.coalesce(fault_code(fault), code), F.coalesce(fault_message(fault), message)
+    rows = rows.withColumn(ERROR_CODE, code).withColumn(ERROR_MESSAGE, message).drop(ROW_FAULT)
     fit_first: list[Column | str] = [
         F.col(ERROR_CODE).isNotNull(),
         *([] if first is None else [first]),

@@ -11,7 +11,7 @@ from mkdm.columns import PASSAGE, PASSAGE_ID
 from udfs.passages import min_hashes_udf
 
 SHINGLE_WORDS = 3
-BANDS, ROWS = 12, 4
+BANDS, HASHES_PER_BAND = 12, 4
 _ROUNDS = 10
 
 
@@ -39,14 +39,16 @@ def near_duplicates(passages: DataFrame, least_similarity: float, seed: int = 0)
     )
     texts = passages.select(PASSAGE_ID, PASSAGE)
     sets = shingles.fit(texts).transform(texts).where(F.size("_shingles") > 0)
-    hashing = MinHashLSH(inputCol="_vector", outputCol="_hashes", numHashTables=BANDS * ROWS, seed=seed).fit(sets)
+    hashing = MinHashLSH(inputCol="_vector", outputCol="_hashes", numHashTables=BANDS * HASHES_PER_BAND, seed=seed).fit(
+        sets
+    )
     hashed = hashing.transform(sets).select(
         PASSAGE_ID,
         F.array_distinct(F.transform("_shingles", lambda shingle: F.xxhash64(shingle))).alias("_set"),
         min_hashes_udf()("_hashes").alias("_hashes"),
     )
     hashed = hashed.persist(StorageLevel.DISK_ONLY)
-    bands = [F.xxhash64(F.slice("_hashes", 1 + band * ROWS, ROWS)) for band in range(BANDS)]
+    bands = [F.xxhash64(F.slice("_hashes", 1 + band * HASHES_PER_BAND, HASHES_PER_BAND)) for band in range(BANDS)]
     buckets = hashed.select(PASSAGE_ID, F.posexplode(F.array(*bands)).alias("_band", "_bucket"))
     other = buckets.withColumnRenamed(PASSAGE_ID, DUPLICATE_OF)
     met = buckets.join(other, ["_band", "_bucket"]).where(F.col(DUPLICATE_OF) < F.col(PASSAGE_ID))

@@ -8,7 +8,7 @@ from mkdm.columns import ERROR_CODE, FREQUENCY, QUERY, QUERY_ID, SEGMENT
 from mkdm.errors import RejectCode
 from udfs.passages import normalise_udf
 
-HEAD, BODY, TAIL, ALL = "head", "body", "tail", "all"
+HEAD, BODY, TAIL, UNSEGMENTED = "head", "body", "tail", "all"
 RAW_QUERY_ID = "raw_query_id"
 _ABOVE = "_above"
 
@@ -75,7 +75,7 @@ def with_segments(queries: DataFrame, head_share: float, body_share: float) -> D
     )
     share = F.try_divide(_ABOVE, "_total")
     segment = (
-        F.when(F.col("_total") == 0, ALL)
+        F.when(F.col("_total") == 0, UNSEGMENTED)
         .when((share < head_share) & (F.col("_frequency") > 0), HEAD)
         .when((share < head_share + body_share) & (F.col("_frequency") > 0), BODY)
         .otherwise(TAIL)

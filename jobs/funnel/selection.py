@@ -11,7 +11,7 @@ from jobs.funnel.queries import RAW_QUERY_ID
 from mkdm.columns import DOC_ID, DOC_RANK, ORDINAL, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
 from mkdm.errors import RejectCode
 
-ROWS_PER_TASK = 1_000_000
+CANDIDATES_PER_TASK = 1_000_000
 """Pairs of one task about, and of one file."""
 ROWS_PER_SLICE = 200_000
 """Pairs of one document in one task at most: those of a document with more are dealt to several tasks."""
@@ -117,7 +117,7 @@ def spread(chosen: DataFrame, documents: DataFrame, candidates: int, slots: int)
     queries_of = chosen.groupBy(DOC_ID).agg(F.count("*").alias("_queries"))
     slices = F.ceil(F.col("_queries") * F.col(SIZE) / ROWS_PER_SLICE).cast("int")
     sized = documents.join(queries_of, DOC_ID).withColumn("_slices", F.greatest(slices, F.lit(1)))
-    tasks = max(slots, math.ceil(candidates / ROWS_PER_TASK))
+    tasks = max(slots, math.ceil(candidates / CANDIDATES_PER_TASK))
     slice_of = F.pmod(F.xxhash64(QUERY_ID), F.col("_slices").cast("long")).cast("int")
     left = chosen.join(sized.select(DOC_ID, "_slices"), DOC_ID).withColumn("_slice", slice_of)
     right = sized.withColumn("_slice", F.explode(F.sequence(F.lit(0), F.col("_slices") - 1))).drop(

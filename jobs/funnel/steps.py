@@ -24,7 +24,7 @@ from jobs.funnel.passages import (
     uncut,
     with_duplicates,
 )
-from jobs.funnel.queries import ALL, BODY, HEAD, RAW_QUERY_ID, TAIL, merged, normalised, with_segments
+from jobs.funnel.queries import BODY, HEAD, RAW_QUERY_ID, TAIL, UNSEGMENTED, merged, normalised, with_segments
 from mkdm.columns import (
     DOC_ID,
     ERROR_CODE,
@@ -70,15 +70,17 @@ class Build:
     settings: CutSettings
 
     def reject(self, coded: DataFrame, name: str, counts: StepCounts, part: str = "") -> None:
-        """Store the rows at fault, and stop if there are too many.
+        """Store the rows at fault, and stop if there are too many, or if they are not those that were pinned.
 
         Args:
             coded: rows of one input, with error_code and error_message.
             part: what tells several such calls for one input apart.
 
         Raises:
+            InputError: a file of the input changed while it was read.
             RejectRateError: more than --max-reject-rate of the rows that the step has read.
         """
+        self.inputs[name].require_unchanged()  # all of it was read
         if not counts.rejected:
             return
         rows = rejected_inputs(coded, name, self.run)
@@ -134,7 +136,9 @@ def build_queries(build: Build) -> StepCounts:
         sizes = {row[SEGMENT]: row["count"] for row in queries.groupBy(SEGMENT).count().collect()}
         made = sum(sizes.values())
         counts.rows["merged into another query"] = fit - made
-        counts.rows |= {f"segment {segment}": sizes[segment] for segment in (HEAD, BODY, TAIL, ALL) if segment in sizes}
+        counts.rows |= {
+            f"segment {segment}": sizes[segment] for segment in (HEAD, BODY, TAIL, UNSEGMENTED) if segment in sizes
+        }
         columns = (QUERY_ID, QUERY, FREQUENCY, SEGMENT)
         build.become("normalised_queries", queries.select(*columns), (QUERY_ID,), made, counts)
         raw = queries.select(F.explode("raw_query_ids").alias(RAW_QUERY_ID), QUERY_ID)

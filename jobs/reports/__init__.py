@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from mkdm.doors import door
 
 if TYPE_CHECKING:
-    from jobs.reports.benchmark_report import draw, job_and_scorer, summary
+    from jobs.reports.benchmark_report import draw_chart, job_and_scorer, summary
     from jobs.reports.benchmark_results import BenchmarkResults, LatencyResult, Machine, SideResult, quality
     from jobs.reports.benchmark_sides import (
-        OURS,
+        OUR_SIDES,
         Once,
         Side,
         Workplace,
@@ -24,6 +24,6 @@ if TYPE_CHECKING:
     from jobs.reports.evaluation_report import EvaluationReport, table_rows, write_files
     from jobs.reports.golden_labels import GROUP, read_grouped
     from jobs.reports.run_page import Places, write_report
-    from jobs.reports.score_sources import Model, Source, StoredRun, collect, join_scores, model_source, stored_source
+    from jobs.reports.score_sources import Model, Source, StoredRun, collect, join_scores, stored_source
 else:
     __all__, __getattr__, __dir__ = door(__name__)

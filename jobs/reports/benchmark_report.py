@@ -4,7 +4,7 @@ from pathlib import Path
 from statistics import median
 
 from jobs.reports.benchmark_results import BenchmarkResults, SideResult
-from jobs.reports.benchmark_sides import BASE, OURS
+from jobs.reports.benchmark_sides import BASE, OUR_SIDES
 
 NOTE = (
     "GFLOP/s and share of peak: what a plain model computes for the pairs, without padding, per second, beside the\n"
@@ -85,8 +85,8 @@ def job_and_scorer(results: BenchmarkResults) -> list[tuple[SideResult, SideResu
     pairs = []
     for job in results.sides:
         name, _, rest = job.side.partition(":")
-        scorer = results.side(f"{OURS[1]}:{rest}")
-        if name == OURS[0] and scorer is not None:
+        scorer = results.side(f"{OUR_SIDES[1]}:{rest}")
+        if name == OUR_SIDES[0] and scorer is not None:
             pairs.append((job, scorer))
     return pairs
 
@@ -126,7 +126,7 @@ def _latency(results: BenchmarkResults) -> str:
     return "\n".join(lines)
 
 
-def draw(results: BenchmarkResults, path: Path) -> None:
+def draw_chart(results: BenchmarkResults, path: Path) -> None:
     """Write a plot of the rates, and of QPS by layers if that was measured, as PNG."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
@@ -137,7 +137,7 @@ def draw(results: BenchmarkResults, path: Path) -> None:
     if results.sides:
         plot, base = axes.pop(0), results.side(BASE)
         sides = sorted(results.sides, key=lambda one: one.rate)
-        ours = [one.side.partition(":")[0] in OURS for one in sides]
+        ours = [one.side.partition(":")[0] in OUR_SIDES for one in sides]
         rates = [one.rate for one in sides]
         spread = [
             [one.rate - min(one.rates) for one in sides],

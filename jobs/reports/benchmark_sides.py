@@ -15,9 +15,9 @@ from mkdm.columns import PAIR_KEY, SCORE
 from mkdm.errors import ConfigError
 from udfs.export import machine_precisions
 
-OURS = ("job", "scorer")
+OUR_SIDES = ("job", "scorer")
 _TORCH = ("fp32", "bf16", "fp16")
-PEERS = {
+PEER_PRECISIONS = {
     "CrossEncoder": _TORCH,
     "pipeline": _TORCH,
     "onnxruntime": ("fp32", "int8"),
@@ -47,11 +47,11 @@ class Side:
             ConfigError: it is none of these.
         """
         name, *rest = text.strip().split(":")
-        if name in OURS and len(rest) == 2 and all(rest):
+        if name in OUR_SIDES and len(rest) == 2 and all(rest):
             return cls(name, *rest)
-        if name in PEERS and len(rest) == 1 and rest[0] in PEERS[name]:
+        if name in PEER_PRECISIONS and len(rest) == 1 and rest[0] in PEER_PRECISIONS[name]:
             return cls(name, "", rest[0])
-        known = ", ".join(f"{peer}:{'|'.join(precisions)}" for peer, precisions in PEERS.items())
+        known = ", ".join(f"{peer}:{'|'.join(precisions)}" for peer, precisions in PEER_PRECISIONS.items())
         raise ConfigError(
             f"--sides has {text!r}; a side is job:BACKEND:PRECISION, scorer:BACKEND:PRECISION, or one of {known}"
         )
@@ -72,7 +72,7 @@ def default_sides(device: str) -> list[Side]:
     if device == "cpu":
         ours += [f"openvino:{one}" for one in reversed(machine_precisions())]
         peers += ["onnxruntime:fp32", "onnxruntime:int8"]
-    return [Side.parse(text) for text in [f"{name}:{one}" for one in ours for name in OURS] + peers]
+    return [Side.parse(text) for text in [f"{name}:{one}" for one in ours for name in OUR_SIDES] + peers]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Workplace:
 
     def model(self, side: Side, layers: int | None = None) -> Path:
         """The model that a side runs, or the one of random weights with that many layers."""
-        name = "student" if side.name in OURS else "plain"
+        name = "student" if side.name in OUR_SIDES else "plain"
         return self.folder / (name if layers is None else f"{name}_{layers}")
 
 

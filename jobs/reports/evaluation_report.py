@@ -11,7 +11,8 @@ from pyspark.sql import DataFrame, SparkSession
 from jobs.engine import TABLES, Identity
 from jobs.reports.score_sources import Source
 from mkdm import __version__
-from udfs.quality import AGAINST, DIFFERENCE, METRICS, MODEL, NAMES, TITLES, Evaluation, Figure, number, page
+from udfs.pages import METRIC_TITLES, SCORER_NAMES, evaluation_page, number
+from udfs.quality import AGAINST, DIFFERENCE, METRICS, MODEL, Evaluation, Figure
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,12 @@ class EvaluationReport:
 
     def __str__(self) -> str:
         widest = max(len(group.source) for group in self.evaluation.groups)
-        titles = "".join(f"{TITLES[metric]:<17}" for metric in METRICS)
+        titles = "".join(f"{METRIC_TITLES[metric]:<17}" for metric in METRICS)
         lines = [f"{'source':<{widest}} {'pairs':>8}  {'scorer':<15} {titles}".rstrip()]
         for group in self.evaluation.groups:
             for scorer in dict.fromkeys(figure.scorer for figure in group.figures):
                 cells = "".join(f"{_cell(group.figure(scorer, metric)):<17}" for metric in METRICS)
-                lines.append(f"{group.source:<{widest}} {group.pairs:>8,}  {NAMES[scorer]:<15} {cells}".rstrip())
+                lines.append(f"{group.source:<{widest}} {group.pairs:>8,}  {SCORER_NAMES[scorer]:<15} {cells}".rstrip())
         rows = [*self.about.items(), ("evaluations", self.table), ("page", self.page)]
         note = "Beside each figure its 95 % interval; of a difference, its two-sided p value."
         return "\n".join([*lines, note, "", *(f"{name:<30}{value}" for name, value in rows)])
@@ -58,7 +59,7 @@ def _cell(figure: Figure) -> str:
 def write_files(folder: Path, report: EvaluationReport, title: str) -> None:
     """Write evaluation.html and evaluation.json."""
     (folder / "evaluation.html").write_text(
-        page(report.evaluation, title, list(report.about.items())), encoding="utf-8"
+        evaluation_page(report.evaluation, title, list(report.about.items())), encoding="utf-8"
     )
     plain = {"evaluation_id": report.evaluation_id, "about": report.about, **report.evaluation.plain()}
     text = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False)

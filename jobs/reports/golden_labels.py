@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import BooleanType, IntegralType, NumericType, StringType
+from pyspark.sql.types import BooleanType, NumericType, StringType
 
-from jobs.engine import PinnedPairs, Table, check_pairs, require_columns
+from jobs.engine import PinnedPairs, Table, check_pairs, require_columns, require_ids, require_unchanged
 from mkdm.columns import GOLDEN_LABEL, PAIR_KEY
 from mkdm.errors import InputError
 
@@ -15,7 +15,7 @@ GROUP = "_group"
 
 
 @dataclass(frozen=True)
-class GoldenLabels:
+class CheckedGoldenLabels:
     """Golden labels as they stood at one version, a row per key.
 
     Attributes:
@@ -29,10 +29,18 @@ class GoldenLabels:
     version: str
     count: int
 
+    def require_unchanged(self) -> None:
+        """Make sure that what was read is what was pinned.
+
+        Raises:
+            InputError: a file changed since.
+        """
+        require_unchanged(self.table.spark, self.table.location, self.version)
+
 
 def read_grouped(
     pairs: tuple[Table, DataFrame, str], golden_labels: tuple[Table, DataFrame, str], by: str | None
-) -> tuple[PinnedPairs, GoldenLabels, str | None]:
+) -> tuple[PinnedPairs, CheckedGoldenLabels, str | None]:
     """Check pairs and golden labels, and find the column that groups them in either.
 
     Args:
@@ -59,7 +67,7 @@ def read_grouped(
     labels = _check_golden_labels(golden_rows.select("*", group) if in_golden else golden_rows, golden_table.location)
     count = _count(labels, golden_table.location)
     kept = labels.select(*PAIR_KEY, F.col(GOLDEN_LABEL).cast("int"), *([GROUP] if in_golden else []))
-    found = GoldenLabels(golden_table, kept, golden_version, count)
+    found = CheckedGoldenLabels(golden_table, kept, golden_version, count)
     return PinnedPairs(table, checked, version), found, name if in_golden or in_pairs else None
 
 
@@ -69,10 +77,7 @@ def _check_golden_labels(rows: DataFrame, where: str) -> DataFrame:
     kind = rows.schema[GOLDEN_LABEL].dataType
     if not isinstance(kind, NumericType | BooleanType | StringType):
         raise InputError(f"column {GOLDEN_LABEL} of {where} is {kind.simpleString()}; it must be a number, 0 or 1")
-    for name in PAIR_KEY:
-        kind = rows.schema[name].dataType
-        if not isinstance(kind, StringType | IntegralType):
-            raise InputError(f"column {name} of {where} is {kind.simpleString()}; it must be string or integer")
+    require_ids(rows, PAIR_KEY, where)
     value = F.col(GOLDEN_LABEL).try_cast("double")
     wrong = ~F.coalesce(value.isin(0.0, 1.0), F.lit(False))
     group = [F.min(GROUP).alias(GROUP)] if GROUP in rows.columns else []

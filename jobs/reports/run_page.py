@@ -6,12 +6,10 @@ from pathlib import Path
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.engine import COMPLETE, Ledger, RunState, Table, Warehouse, chain_of, replaced_by
+from jobs.engine import COMPLETE, SCORE_JOB, Ledger, RunState, Table, Warehouse, chain_of, work_done
 from mkdm.columns import CHUNK, ERROR_CODE, RUN_ID, SCORE
 from mkdm.errors import ConfigError, InputError
-from udfs.run_page import SCORE_BINS, ChunkWork, ExecutorWork, RunFigures, run_page
-
-JOB = "score"
+from udfs.pages import SCORE_BINS, ChunkWork, ExecutorWork, RunFigures, run_page
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,7 @@ def gather(places: Places, state: RunState) -> RunFigures:
             ("pairs", f"{totals.rows_read:,} of {run.rows:,}"),
             ("scored", f"{totals.rows_written:,}"),
             ("rejected", f"{totals.rows_rejected:,}"),
-            ("tokens", f"{totals.tokens:,}"),
-            ("padding", f"{totals.padding_ratio:.1%}"),
-            ("model loads", f"{totals.model_loads:,}"),
-            ("seconds", f"{totals.seconds:,.1f}"),
-            ("pairs/s", f"{totals.rows_read / totals.seconds:,.0f}" if totals.seconds else "–"),
+            *work_done(totals),
             ("model version", run.model_version),
             *((f"input {name}", version) for name, version in run.input_versions.items()),
             *run.settings.items(),
@@ -81,7 +75,7 @@ def gather(places: Places, state: RunState) -> RunFigures:
 
 
 def _chosen(ledger: Ledger, run_id: str | None) -> RunState:
-    states = [state for state in ledger.states(job=JOB) if run_id in (None, state.run.run_id)]
+    states = [state for state in ledger.states(job=SCORE_JOB) if run_id in (None, state.run.run_id)]
     if not states:
         raise InputError(f"{ledger.table.location} has no scoring run{f' {run_id}' if run_id else ''}: see mkdm runs")
     return max(states, key=lambda state: state.run.started_at)
@@ -94,11 +88,11 @@ def _previous(ledger: Ledger, state: RunState, chain: list[str]) -> tuple[RunSta
     """
     mine = _input(state)
     found: list[RunState] = []
-    for other in ledger.states(job=JOB):
+    for other in ledger.states(job=SCORE_JOB):
         earlier = other.state == COMPLETE and other.last_seen <= state.run.started_at
         if earlier and _input(other) == mine and other.run.run_id not in chain:
             found.append(other)
-    found = [other for other in found if not replaced_by(ledger, other.run.run_id)]
+    found = [other for other in found if not ledger.replaced_by(other.run.run_id)]
     if not found:
         return None, "No earlier complete run of these pairs has its scores whole: there is nothing to compare with."
     before = max(found, key=lambda other: other.last_seen)

@@ -8,11 +8,20 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType
 
-from jobs.engine import COMPLETE, Ledger, RunState, Table, chain_of, replaced_by, say
-from jobs.score import JOB, ScoreConfig, transform
+from jobs.engine import (
+    COMPLETE,
+    ROWS_PER_TASK,
+    SCORE_JOB,
+    Ledger,
+    RunState,
+    Table,
+    chain_of,
+    say,
+    score_pairs,
+)
 from mkdm.columns import CONTENT_HASH, ERROR_CODE, PAIR, PAIR_KEY, RUN_ID, SCORE
 from mkdm.errors import InputError
-from udfs.model import CheckedModel, check_model
+from udfs.scoring import ScoringSettings
 
 TEXT_KEY = [*PAIR_KEY, CONTENT_HASH]
 """A pair with the texts that were scored."""
@@ -46,13 +55,12 @@ class Source:
 class Model(Source):
     """A model folder, or an ensemble of them, that scores now."""
 
-    config: ScoreConfig
-    checked: CheckedModel
+    settings: ScoringSettings
 
     def scores(self, labelled: DataFrame, count: int) -> pd.DataFrame:
         say(f"scoring {count:,} pairs with {self.name}")
-        tasks = math.ceil(count / self.config.rows_per_task)
-        return collect(transform(labelled.select(*PAIR), self.config, tasks, self.checked), SCORE, ERROR_CODE)
+        tasks = math.ceil(count / ROWS_PER_TASK)
+        return collect(score_pairs(labelled.select(*PAIR), self.settings, tasks), SCORE, ERROR_CODE)
 
 
 @dataclass(frozen=True)
@@ -69,17 +77,6 @@ class StoredRun(Source):
         return collect(found.withColumn(ERROR_CODE, F.lit(None).cast("string")), SCORE, ERROR_CODE)
 
 
-def model_source(config: ScoreConfig) -> Model:
-    """The model of a scoring config, checked.
-
-    Raises:
-        ModelError: its folder is missing, incomplete or changed.
-        ConfigError: it does not take that many tokens.
-    """
-    checked = check_model(config.model, config.backend, config.precision, config.max_length)
-    return Model(config.model, checked.version, config, checked)
-
-
 def stored_source(ledger: Ledger, scores: Table, run_id: str) -> StoredRun:
     """The run of that name.
 
@@ -88,11 +85,11 @@ def stored_source(ledger: Ledger, scores: Table, run_id: str) -> StoredRun:
     """
     where = ledger.table.location
     state = RunState.of(ledger.rows(run_id=run_id))
-    if state is None or state.run.job != JOB:
+    if state is None or state.run.job != SCORE_JOB:
         raise InputError(f"{where} has no scoring run {run_id}: see mkdm runs")
     if state.state != COMPLETE:
         raise InputError(f"run {run_id} of {where} is {state.state}, not complete: finish it first")
-    if replaced_by(ledger, run_id):
+    if ledger.replaced_by(run_id):
         raise InputError(f"an incremental run has replaced scores of run {run_id}: evaluate that one")
     return StoredRun(run_id, state.run.model_version, state, scores, tuple(chain_of(ledger, run_id)))
 

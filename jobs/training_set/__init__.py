@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         read_soft_labels,
         with_labels,
     )
-    from jobs.training_set.report import ExportReport, counts_of, totals_of
+    from jobs.training_set.report import TrainingSetReport, counts_of, totals_of
     from jobs.training_set.splits import LEFT_OUT, OF_QUERY, SPLIT, sources_of, split_of, training_rows
 else:
     __all__, __getattr__, __dir__ = door(__name__)

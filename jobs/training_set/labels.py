@@ -5,7 +5,19 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.engine import COMPLETE, ROW_CODE, ROW_MESSAGE, Ledger, Table, is_file, read_pinned, require_columns, say
+from jobs.engine import (
+    COMPLETE,
+    ROW_CODE,
+    ROW_MESSAGE,
+    FileOptions,
+    Ledger,
+    Table,
+    is_file,
+    read_pinned,
+    require_columns,
+    require_ids,
+    say,
+)
 from mkdm.columns import GOLDEN_LABEL, PAIR_KEY, QUERY_ID, RUN_ID, SOFT_LABEL, TEACHER_ID, TEACHER_VERSION
 from mkdm.errors import InputError, RejectCode
 from udfs.training_rows import NO_GOLDEN_LABEL, SOURCE, soft_label_column
@@ -47,20 +59,24 @@ class SoftLabels:
     runs: str
 
 
-def read_golden_labels(table: Table, version: int | None, named: bool) -> GoldenLabels:
+def read_golden_labels(
+    table: Table, version: int | None, named: bool, options: FileOptions | None = None
+) -> GoldenLabels:
     """Read golden labels from a Delta table or files.
 
     Args:
+        options: what is told of files.
         named: whether the user named the input, which then must be there.
 
     Raises:
         InputError: it is not there, or lacks a column.
     """
-    if not (named or version is not None or table.exists()):
+    if not (named or version is not None or is_file(table) or table.exists()):
         say(f"no golden labels at {table.location}: all pairs go without")
         return GoldenLabels(None, NOTHING)
-    rows, pinned = read_pinned(table.spark, table, version, "--golden-labels-version")
+    rows, pinned = read_pinned(table.spark, table, version, "--golden-labels-version", options)
     require_columns(rows, (*PAIR_KEY, GOLDEN_LABEL), table.location)
+    require_ids(rows, PAIR_KEY, table.location)
     number = F.col(GOLDEN_LABEL).try_cast("double")
     valid = F.when(number.isin(0.0, 1.0), number.cast("tinyint"))
     first_source = [F.min(F.col(SOURCE).cast("string")).alias(SOURCE)] if SOURCE in rows.columns else []
@@ -93,6 +109,9 @@ def read_soft_labels(table: Table, version: int | None, named: bool, ledger: Led
         return SoftLabels(None, {}, NOTHING, "")
     rows, pinned = read_pinned(table.spark, table, version, "--soft-labels-version")
     require_columns(rows, (*PAIR_KEY, TEACHER_ID, TEACHER_VERSION, SOFT_LABEL, RUN_ID, "labelled_at"), table.location)
+    require_ids(rows, PAIR_KEY, table.location)
+    number = F.coalesce(F.col(SOFT_LABEL).try_cast("double"), F.when(F.col(SOFT_LABEL).isNotNull(), float("nan")))
+    rows = rows.withColumn(SOFT_LABEL, number)  # of text files all columns are strings
     states = ledger.states(job=LABEL_JOB)
     complete = sorted(state.run.run_id for state in states if state.state == COMPLETE)
     if states:

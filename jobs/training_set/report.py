@@ -81,7 +81,7 @@ def _counted(rows: DataFrame, by: Column, names: list[str], teachers: list[str])
 
 
 @dataclass(frozen=True)
-class ExportReport:
+class TrainingSetReport:
     """A training set that is there. Its `str` is the table that the command prints."""
 
     training_set: TrainingSet

@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoConfig
 
-from mkdm.benchmark.plain_student import BATCH_SIZE, DTYPES, PlainScorer, Scorer, in_sorted_batches, scores_of
+from mkdm.benchmark.plain_student import BATCH_SIZE, PlainScorer, Scorer, in_sorted_batches, scores_of
 from mkdm.model import load_tokenizer
+from mkdm.scoring import DTYPES
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def cross_encoder(folder: str, precision: str) -> Scorer:
@@ -75,7 +76,7 @@ def export_onnx(folder: str, precisions: Sequence[str]) -> None:
     """
     scorer = PlainScorer(folder, "fp32")
     scorer.model.to("cpu").set_attn_implementation("eager")
-    inputs = {name: torch.ones(2, 8, dtype=torch.int64) for name in INPUTS}
+    inputs = {name: torch.ones(2, 8, dtype=torch.int64) for name in MODEL_INPUTS}
     plain = onnx_file(folder, "fp32")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -84,9 +85,9 @@ def export_onnx(folder: str, precisions: Sequence[str]) -> None:
             (),
             str(plain),
             kwargs=inputs,
-            input_names=list(INPUTS),
+            input_names=list(MODEL_INPUTS),
             output_names=["logits"],
-            dynamic_axes={name: {0: "batch", 1: "length"} for name in INPUTS},
+            dynamic_axes={name: {0: "batch", 1: "length"} for name in MODEL_INPUTS},
             dynamo=False,
         )
     if "int8" in precisions:
@@ -109,7 +110,7 @@ def onnxruntime(folder: str, precision: str) -> Scorer:
 
     def score(queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
         inputs = tokenizer(list(queries), list(passages), truncation="only_second", padding=True, return_tensors="np")
-        (logits,) = session.run(["logits"], {name: inputs[name] for name in INPUTS})
+        (logits,) = session.run(["logits"], {name: inputs[name] for name in MODEL_INPUTS})
         return scores_of(torch.from_numpy(logits), alpha)
 
     return in_sorted_batches(score)

@@ -1,6 +1,5 @@
 """A student as plain transformers knows it, a `BertForSequenceClassification` of the same weights: for the peers."""
 
-import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,17 +8,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from mkdm.errors import ModelError
+from mkdm.benchmark.bert_config import bert_config
 from mkdm.model import MkdmModel, load_tokenizer, output_score
 from mkdm.quiet import quiet_transformers
+from mkdm.scoring import DTYPES
 
 POOLER_SCALE = 2.0**-13
 """The plain model's pooler is tanh of this × h1: so small that tanh leaves it as it is, to 1e-7 of it."""
 BATCH_SIZE = 32
 """Pairs of a peer's batch: the default of CrossEncoder.predict."""
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Scorer = Callable[[Sequence[str], Sequence[str]], NDArray[np.float32]]
 
@@ -32,10 +31,7 @@ def save_plain(student: MkdmModel, tokenizer: Any, folder: str | Path) -> None:
     Raises:
         ModelError: the encoder is no BERT.
     """
-    shape = student.config.encoder_config
-    if not isinstance(shape, BertConfig):
-        raise ModelError(f"the student's encoder is {type(shape).__name__}; the peers are measured with BERT students")
-    config = copy.deepcopy(shape)
+    config = bert_config(student, "the peers are measured with BERT students")
     config.num_labels = 2 + student.config.num_teachers
     config.mkdm_alpha = student.config.alpha
     plain = BertForSequenceClassification(config).eval()

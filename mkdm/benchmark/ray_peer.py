@@ -12,7 +12,7 @@ import torch
 from mkdm.benchmark.peers import transformers
 from mkdm.columns import PAIR_KEY, PASSAGE, QUERY, SCORE
 
-ROWS = 1024
+PEER_ROWS = 1024
 """Pairs of a block's batch, which are sorted together."""
 
 
@@ -57,7 +57,7 @@ def score_with_ray(folder: str, precision: str, pairs: str, output: str) -> floa
             RayScorer,
             fn_constructor_args=(folder, precision, torch.get_num_threads()),
             compute=ray.data.ActorPoolStrategy(size=1),
-            batch_size=ROWS,
+            batch_size=PEER_ROWS,
             num_cpus=max(1, cores - 1),  # the tasks that read and write need one to be scheduled at all
             num_gpus=gpus,
         )

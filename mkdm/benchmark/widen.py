@@ -5,9 +5,8 @@ import math
 
 import torch
 from torch import Tensor
-from transformers import BertConfig
 
-from mkdm.errors import ModelError
+from mkdm.benchmark.bert_config import bert_config
 from mkdm.model import MkdmConfig, MkdmModel
 
 
@@ -26,10 +25,7 @@ def widen(student: MkdmModel, factor: int) -> MkdmModel:
     Raises:
         ModelError: the encoder is no BERT.
     """
-    shape = student.config.encoder_config
-    if not isinstance(shape, BertConfig):
-        raise ModelError(f"the student's encoder is {type(shape).__name__}; only BERT can be widened")
-    wide_shape = copy.deepcopy(shape)
+    wide_shape = bert_config(student, "only BERT can be widened")
     wide_shape.hidden_size *= factor
     wide_shape.intermediate_size *= factor
     old = student.config

@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 
 from mkdm.config import parse_config, run_command
 from mkdm.errors import InputError
-from mkdm.evaluation import accuracy, auc, auc_measure, bootstrap, interval
+from mkdm.evaluation import ALL, accuracy, auc, auc_measure, bootstrap, interval
 from mkdm.experiments.loop import ExperimentsConfig
 from mkdm.experiments.plan import Plan, instance
-from mkdm.experiments.tasks import TEST, VALID
-from mkdm.train import NO_GOLDEN_LABEL, TrainingRows, TrainingSet, query_numbers, row_groups
+from mkdm.experiments.tasks import TEST
+from mkdm.train import NO_GOLDEN_LABEL, VALID, TrainingRows, TrainingSet, query_numbers, row_groups
 
-FIGURES, STEPS, LATENCY = "experiments", "experiment_steps", "experiment_latency"
-RESULTS = "results.jsonl"
+EXPERIMENTS, EXPERIMENT_STEPS, EXPERIMENT_LATENCY = "experiments", "experiment_steps", "experiment_latency"
+RESULTS_FILE = "results.jsonl"
 RESAMPLES = 200
-ALL = "all"
 
 Record = dict[str, Any]
 
@@ -85,11 +84,11 @@ def results(config: ExperimentsConfig) -> Iterator[tuple[str, Record]]:
             who |= {"teachers": list(run.teachers)}
             log = place.run_folder(name) / "training_log.jsonl"
             steps = list(_validations(log))
-            yield from ((STEPS, {"run": run.name, "seed": seed, **step}) for step in steps)
+            yield from ((EXPERIMENT_STEPS, {"run": run.name, "seed": seed, **step}) for step in steps)
             record_file = place.scores_file(name).with_suffix(".json")
             if not place.scores_file(name).exists():
                 if steps:
-                    yield FIGURES, {**who, "state": f"cut off after step {_last_step(log):,}", **_UNKNOWN}
+                    yield EXPERIMENTS, {**who, "state": f"cut off after step {_last_step(log):,}", **_UNKNOWN}
                 continue
             record = json.loads(record_file.read_text())
             if record["measured_on"] != place.measured_on():
@@ -115,7 +114,7 @@ def results(config: ExperimentsConfig) -> Iterator[tuple[str, Record]]:
         told = json.loads(file.read_text())
         for name, milliseconds in told["milliseconds"].items():
             yield (
-                LATENCY,
+                EXPERIMENT_LATENCY,
                 {
                     "run": name.rpartition("-")[0],
                     "device": told["device"],
@@ -133,7 +132,7 @@ _UNKNOWN: Record = {"layers": None, "parameters": None, "device": None, "seconds
 def _figures(who: Record, scores: Any, splits: dict[str, GoldenSplit]) -> Iterator[tuple[str, Record]]:
     for split, golden in splits.items():
         for figures in golden.figures(scores[split], RESAMPLES if split == TEST else 0):
-            yield FIGURES, {**who, "split": split, **figures}
+            yield EXPERIMENTS, {**who, "split": split, **figures}
 
 
 def _validations(log: Path) -> Iterator[Record]:
@@ -153,11 +152,11 @@ def _last_step(log: Path) -> int:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write."""
     (config,) = parse_config("python -m mkdm.experiments.results", argv, ExperimentsConfig)
-    part = Path(config.output, f".{RESULTS}.part")
+    part = Path(config.output, f".{RESULTS_FILE}.part")
     with part.open("w") as file:
         for table, record in results(config):
             file.write(json.dumps({"table": table, **record}) + "\n")
-    part.replace(Path(config.output, RESULTS))
+    part.replace(Path(config.output, RESULTS_FILE))
 
 
 if __name__ == "__main__":

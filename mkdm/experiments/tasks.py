@@ -16,9 +16,9 @@ from mkdm.experiments.plan import Plan, PlannedRun, instance
 from mkdm.experiments.sets import labelled_set
 from mkdm.model import load_checkpoint, model_version
 from mkdm.scoring import load_backend, token_budget_batches
-from mkdm.train import TrainConfig, TrainingSet, padded_batch, row_groups, train
+from mkdm.train import VALID, TrainConfig, TrainingSet, padded_batch, row_groups, train
 
-VALID, TEST = "valid", "test"
+TEST = "test"
 
 
 def named(text: str, flag: str) -> dict[str, str]:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from mkdm.errors import InputError, ModelError
 from mkdm.export.quality_gate import ValidationPairs, failure, quality
 from mkdm.model import (
-    FOLDER,
-    RECORD,
+    IR_FOLDER,
+    IR_PRECISIONS,
+    IR_RECORD,
     Export,
     ExportedModel,
     PairModel,
@@ -35,7 +36,6 @@ from mkdm.model import (
 from mkdm.quiet import quiet_openvino
 from mkdm.scoring import EncodedPairs, LoadedBackend, PairEncoder, Scorer, TorchBackend, make_lean, probe
 
-PRECISIONS = ("fp32", "bf16", "int8")
 MAX_AUC_LOSS = 0.002
 
 
@@ -50,7 +50,7 @@ class ExportSettings:
         force: keep what fails the gate; `auto` never takes it, a run that names its precision does.
     """
 
-    precisions: tuple[str, ...] = PRECISIONS
+    precisions: tuple[str, ...] = IR_PRECISIONS
     seed: int = 0
     max_auc_loss: float = MAX_AUC_LOSS
     force: bool = False
@@ -95,7 +95,7 @@ def export_model(
     loaded = LoadedBackend(TorchBackend(model, "fp32"), tokenizer, model.max_length, version)
     calibration, validation = _usable(encoder, calibration, validation, say)
     exported, refused = {}, {}
-    with _replacing(Path(folder, FOLDER), foreign) as part:
+    with _replacing(Path(folder, IR_FOLDER), foreign) as part:
         say("scoring the validation pairs with torch in fp32")
         reference, rate = _scores(Scorer(loaded), validation)
         figures = quality(reference, reference, validation)
@@ -156,7 +156,7 @@ def _runnable(precisions: Sequence[str], say: Callable[[str], None]) -> list[str
     for name in precisions:
         if name not in here:
             say(f"{name} left out: this CPU does not run it, so that it cannot be judged here")
-    return [name for name in PRECISIONS if name in precisions and name in here]
+    return [name for name in IR_PRECISIONS if name in precisions and name in here]
 
 
 def _foreign(folder: str | Path) -> list[str]:
@@ -165,11 +165,11 @@ def _foreign(folder: str | Path) -> list[str]:
     Raises:
         ModelError: one of them has a name that an export needs.
     """
-    target = Path(folder, FOLDER)
+    target = Path(folder, IR_FOLDER)
     if target.exists() and not target.is_dir():
         raise ModelError(f"{target} is no folder, and was not made by mkdm export-model: move it away")
     names = {path.name for path in target.iterdir()} - own_files(folder) if target.exists() else set()
-    taken = names & {RECORD, *(f"{precision}{end}" for precision in PRECISIONS for end in (".xml", ".bin"))}
+    taken = names & {IR_RECORD, *(f"{precision}{end}" for precision in IR_PRECISIONS for end in (".xml", ".bin"))}
     if taken:
         raise ModelError(
             f"{target / min(taken)} was not made by mkdm export-model, which would overwrite it: move it away"
@@ -220,7 +220,7 @@ def _carry_over(folder: str | Path, part: Path, version: str, made: set[str]) ->
         for one in kept.values():
             verify(folder, one)
             for name in one.sha256:
-                shutil.copy2(Path(folder, FOLDER, name), part / name)
+                shutil.copy2(Path(folder, IR_FOLDER, name), part / name)
     except ModelError:  # an export that cannot be used any more
         return {}
     return kept

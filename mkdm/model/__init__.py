@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     )
     from mkdm.model.ir_files import (
         BY_SPEED,
-        FOLDER,
-        RECORD,
+        IR_FOLDER,
+        IR_PRECISIONS,
+        IR_RECORD,
         Export,
         ExportedModel,
         check_backend,

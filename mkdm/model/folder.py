@@ -12,7 +12,7 @@ from mkdm.errors import ConfigError, ModelError
 from mkdm.model.fetch import folder_of
 from mkdm.model.hub_cache import how_to_get
 
-MANIFEST = "mkdm_manifest.json"
+MODEL_MANIFEST = "mkdm_manifest.json"
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -44,7 +44,7 @@ def model_version(folder: str | Path) -> str:
     """
     folder = Path(folder)
     hashes = {path.name: file_hash(path) for path in content_files(folder)}
-    manifest = folder / MANIFEST
+    manifest = folder / MODEL_MANIFEST
     if manifest.exists():
         _check_against(manifest, hashes)
     return _version(hashes)
@@ -144,7 +144,7 @@ def write_manifest(folder: str | Path) -> str:
     folder = Path(folder)
     hashes = {path.name: file_hash(path) for path in content_files(folder)}
     manifest = {"model_version": _version(hashes), "sha256": hashes}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    (folder / MODEL_MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return _version(hashes)
 
 

@@ -9,9 +9,10 @@ from mkdm.errors import ConfigError, ModelError
 from mkdm.model.folder import file_hash, model_folders, model_version
 from mkdm.model.labels import relevant_is_first
 
-FOLDER = "openvino"
-RECORD = "export.json"
-BY_SPEED = ("int8", "bf16", "fp32")
+IR_FOLDER = "openvino"
+IR_RECORD = "export.json"
+IR_PRECISIONS = ("fp32", "bf16", "int8")
+BY_SPEED = IR_PRECISIONS[::-1]
 """Precisions of IR files, fastest first."""
 
 
@@ -69,7 +70,7 @@ class Export:
 
     def write(self, folder: Path) -> None:
         """Write the record into the folder of the IR files."""
-        (folder / RECORD).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        (folder / IR_RECORD).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     def choose(self, precision: str, fast: tuple[str, ...] = BY_SPEED) -> str | None:
         """The precision to run: the named one if it is there, or for `auto` the fastest that passed its gate.
@@ -88,8 +89,8 @@ def own_files(folder: str | Path) -> set[str]:
     Whatever else lies there is another tool's, such as the openvino_model.xml of optimum and sentence-transformers.
     """
     try:
-        fields = json.loads(Path(folder, FOLDER, RECORD).read_text())
-        return {RECORD, *(name for one in fields["exported"].values() for name in one["sha256"])}
+        fields = json.loads(Path(folder, IR_FOLDER, IR_RECORD).read_text())
+        return {IR_RECORD, *(name for one in fields["exported"].values() for name in one["sha256"])}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return set()
 
@@ -104,7 +105,7 @@ def read_export(folder: str | Path) -> Export | None:
     Raises:
         ModelError: it cannot be read, was made of other weights than the folder's, or for another label.
     """
-    record = Path(folder, FOLDER, RECORD)
+    record = Path(folder, IR_FOLDER, IR_RECORD)
     if not record.exists():
         return None
     try:
@@ -162,7 +163,7 @@ def missing(folder: str | Path, export: Export | None, precision: str) -> str:
         return f"{folder} has no {wanted}: run mkdm export-model --model {folder} first"
     if precision in export.refused:
         return (
-            f"{folder} has no {wanted}: it was refused for its quality; see {Path(folder, FOLDER, RECORD)}, or run "
+            f"{folder} has no {wanted}: it was refused for its quality; see {Path(folder, IR_FOLDER, IR_RECORD)}, or run "
             f"mkdm export-model --model {folder} with --force true"
         )
     there = ", ".join(export.exported) or "none"
@@ -178,8 +179,8 @@ def verify(folder: str | Path, one: ExportedModel) -> Path:
         ModelError: a file is missing or has changed.
     """
     for name, digest in one.sha256.items():
-        path = Path(folder, FOLDER, name)
+        path = Path(folder, IR_FOLDER, name)
         if not path.exists() or file_hash(path) != digest:
             state = "has changed since it was exported" if path.exists() else "is missing"
             raise ModelError(f"{path} {state}: run mkdm export-model again")
-    return Path(folder, FOLDER, next(name for name in one.sha256 if name.endswith(".xml")))
+    return Path(folder, IR_FOLDER, next(name for name in one.sha256 if name.endswith(".xml")))

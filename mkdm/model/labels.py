@@ -37,8 +37,8 @@ def relevant_label(config: dict[str, Any], folder: str | Path) -> int:
     if labels not in (1, 2):
         told_names = ", ".join(_names(config).values())
         raise ModelError(
-            f"{folder} has {labels} labels{f' ({told_names})' if told_names else ''}, as a model of inference has; a teacher has "
-            f"one (a logit) or two (not, relevant): train or choose one with such a header"
+            f"{folder} has {labels} labels{f' ({told_names})' if told_names else ''}, as a model of inference has; a "
+            f"teacher has one (a logit) or two (not, relevant): train or choose one with such a header"
         )
     if labels == 2 and config.get("problem_type") == "multi_label_classification":
         raise ModelError(f"{folder} is a classifier of several labels at once, not of two that exclude each other")

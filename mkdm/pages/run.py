@@ -1,6 +1,5 @@
-"""A scoring run as one HTML page that needs no other file and no network: its plots are inline SVG."""
+"""The page of a scoring run: its drift, rejects and executors, and its plots."""
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mkdm.evaluation import ks, psi, reading
-from mkdm.pages.parts import about_table, document, draw, number, plots
+from mkdm.pages.plots import BLUE, GREY, RED, draw, shortened
+from mkdm.pages.rendering import render
 
 if TYPE_CHECKING:  # matplotlib takes a second to import
     from matplotlib.axes import Axes
@@ -19,15 +19,8 @@ if TYPE_CHECKING:  # matplotlib takes a second to import
 SCORE_BINS = 1000
 """Fine bins of [0, 1] in which scores are counted: drift is told from them, and twenty at a time make a bar."""
 _BARS = 50
-NOW, BEFORE, BAD = "#0072b2", "#7f7f7f", "#d55e00"  # Okabe and Ito's blue and red, and grey
-_SHOWN = 40
-"""Executors that a plot has room for."""
-DRIFT_NOTE = (
-    "PSI is the population stability index over ten bins that each hold a tenth of the earlier scores (Yurdakul and "
-    "Naranjo, 2020); below 0.1 is commonly read as stable, above 0.25 as a shift (Siddiqi, 2006). KS is the "
-    "Kolmogorov–Smirnov distance, the widest gap between the two distribution functions (Smirnov, 1948), at the edges "
-    "of 1,000 bins. Both are computed over all scores."
-)
+_DRAWN, _LISTED = 40, 200
+"""Executors that a plot and the table have room for."""
 
 
 @dataclass(frozen=True)
@@ -86,80 +79,45 @@ class RunFigures:
         return ks(self.before, self.scores) if self.before else math.nan
 
 
-def run_page(figures: RunFigures, title: str) -> str:
+def run_page(run: RunFigures, title: str) -> str:
     """The whole page; `title` is any text."""
-    drawn = [("Throughput over time", draw(lambda drawing: _throughput(drawing, figures.chunks), 5.4, 3.6))]
-    drawn.append(("Padding by chunk", draw(lambda drawing: _padding(drawing, figures.chunks), 5.4, 3.6)))
-    if figures.token_histogram:
-        drawn.append(("Length of the pairs", draw(lambda drawing: _lengths(drawing, figures), 5.4, 3.6)))
-    drawn.append(("Scores, beside the previous run", draw(lambda drawing: _scores(drawing, figures), 5.4, 3.6)))
-    if figures.rejects:
-        height = 1.1 + 0.3 * len(figures.rejects)
-        drawn.append(("Rejects by reason", draw(lambda drawing: _rejects(drawing, figures.rejects), 5.4, height)))
-    if figures.executors:
-        height = 1.3 + 0.3 * min(len(figures.executors), _SHOWN)
-        drawn.append(("Load per executor", draw(lambda drawing: _executors(drawing, figures.executors), 5.4, height)))
-    parts = [
-        f"<h2>The run</h2>\n{about_table(figures.about)}",
-        *_drift(figures),
-        *_reject_table(figures.rejects),
-        *_executor_table(figures.executors),
-        f"<h2>Plots</h2>\n{plots(drawn)}",
+    plots = [
+        draw("Throughput over time", lambda drawing: _throughput(drawing, run.chunks), 5.4, 3.6),
+        draw("Padding by chunk", lambda drawing: _padding(drawing, run.chunks), 5.4, 3.6),
     ]
-    return document(title, parts)
+    if run.token_histogram:
+        plots.append(draw("Length of the pairs", lambda drawing: _lengths(drawing, run.token_histogram), 5.4, 3.6))
+    plots.append(draw("Scores, beside the previous run", lambda drawing: _scores(drawing, run), 5.4, 3.6))
+    if run.rejects:
+        height = 1.1 + 0.3 * len(run.rejects)
+        plots.append(draw("Rejects by reason", lambda drawing: _rejects(drawing, run.rejects), 5.4, height))
+    if run.executors:
+        height = 1.3 + 0.3 * min(len(run.executors), _DRAWN)
+        plots.append(draw("Load per executor", lambda drawing: _executors(drawing, run.executors), 5.4, height))
+    rejected = sum(run.rejects.values())
+    return render(
+        "run.html.jinja",
+        title=title,
+        run=run,
+        psi_reading=reading(run.psi),
+        mean_before=_mean(run.before),
+        mean_now=_mean(run.scores),
+        reject_rows=[(code, f"{count:,}", f"{count / rejected:.1%}") for code, count in _by_count(run.rejects)],
+        executor_rows=[_executor_row(one) for one in run.executors[:_LISTED]],
+        executors_left=max(0, len(run.executors) - _LISTED),
+        plots=plots,
+    )
 
 
-def _drift(figures: RunFigures) -> list[str]:
-    if not figures.before:
-        return [f"<h2>Drift</h2>\n<p>{html.escape(figures.before_name)}</p>"]
-    rows = [
-        ("beside", figures.before_name),
-        ("PSI", f"{number(figures.psi, 4)}, {reading(figures.psi)}"),
-        ("KS", number(figures.ks, 4)),
-        ("mean score", f"{number(_mean(figures.before), 4)} before, {number(_mean(figures.scores), 4)} now"),
-    ]
-    return [f"<h2>Drift</h2>\n<p>{html.escape(DRIFT_NOTE)}</p>\n{about_table(rows)}"]
+def _executor_row(one: ExecutorWork) -> tuple[str, ...]:
+    rate = f"{one.rows / one.seconds:,.0f}" if one.seconds else "–"
+    return one.name, f"{one.rows:,}", f"{one.tokens:,}", f"{one.seconds:,.1f}", rate, f"{one.loads:,}"
 
 
 def _mean(counts: Sequence[int]) -> float:
     """From the middles of the bins."""
     total = sum(counts)
     return sum((place + 0.5) / len(counts) * count for place, count in enumerate(counts)) / total if total else math.nan
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(one)}</th>" for one in heads)
-    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(one)}</td>" for one in row) + "</tr>" for row in rows)
-    table = f'<table class="figures"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
-    return f'<div class="wide">{table}</div>'
-
-
-def _reject_table(rejects: dict[str, int]) -> list[str]:
-    if not rejects:
-        return ["<h2>Rejects</h2>\n<p>No pair was rejected.</p>"]
-    total = sum(rejects.values())
-    rows = [(code, f"{count:,}", f"{count / total:.1%}") for code, count in _by_count(rejects)]
-    return [f"<h2>Rejects</h2>\n{_table(('reason', 'pairs', 'of all rejects'), rows)}"]
-
-
-def _executor_table(executors: Sequence[ExecutorWork]) -> list[str]:
-    if not executors:
-        return ["<h2>Executors</h2>\n<p>The ledger has no figures by executor: an engine before 0.7 made this run.</p>"]
-    rows = [
-        (
-            one.name,
-            f"{one.rows:,}",
-            f"{one.tokens:,}",
-            f"{one.seconds:,.1f}",
-            f"{one.rows / one.seconds:,.0f}" if one.seconds else "–",
-            f"{one.loads:,}",
-        )
-        for one in executors[: 5 * _SHOWN]
-    ]
-    left = len(executors) - len(rows)
-    note = f"\n<p>and {left:,} more</p>" if left else ""
-    heads = ("executor (host:process)", "pairs", "tokens", "seconds of scoring", "pairs/s", "model loads")
-    return [f"<h2>Executors</h2>\n{_table(heads, rows)}{note}"]
 
 
 def _throughput(drawing: "Drawing", chunks: Sequence[ChunkWork]) -> None:
@@ -178,7 +136,7 @@ def _throughput(drawing: "Drawing", chunks: Sequence[ChunkWork]) -> None:
     ]
     unit, seconds = _unit(edges[-1] - edges[0] if edges else 0)
     if rates:
-        axes.stairs(rates, [(edge - edges[0]) / seconds for edge in edges], fill=True, color=NOW, alpha=0.85)
+        axes.stairs(rates, [(edge - edges[0]) / seconds for edge in edges], fill=True, color=BLUE, alpha=0.85)
     axes.set(
         xlabel=f"{unit} since the first chunk began", ylabel="pairs/s", ylim=(0, max(rates, default=1) * 1.08 or 1)
     )
@@ -192,35 +150,35 @@ def _unit(seconds: float) -> tuple[str, float]:
 def _padding(drawing: "Drawing", chunks: Sequence[ChunkWork]) -> None:
     axes = drawing.add_subplot()
     shares = [100 * one.padding_ratio for one in chunks]
-    axes.bar(range(1, len(shares) + 1), shares, color=NOW, width=0.8 if len(shares) < 60 else 1.0)
+    axes.bar(range(1, len(shares) + 1), shares, color=BLUE, width=0.8 if len(shares) < 60 else 1.0)
     axes.set(xlabel="chunk, in the order in which they were done", ylabel="padding, % of computed tokens")
     axes.set(xlim=(0, len(shares) + 1), ylim=(0, max(shares, default=0) * 1.15 or 1))
     axes.xaxis.set_major_locator(_ticks(8))
 
 
-def _lengths(drawing: "Drawing", figures: RunFigures) -> None:
+def _lengths(drawing: "Drawing", token_histogram: dict[int, int]) -> None:
     axes = drawing.add_subplot()
-    lengths = sorted(figures.token_histogram)
+    lengths = sorted(token_histogram)
     width = min((right - left for left, right in pairwise(lengths)), default=16)
-    counts = [figures.token_histogram[length] for length in lengths]
+    counts = [token_histogram[length] for length in lengths]
     axes.bar(
-        [length - width / 2 for length in lengths], counts, width=width, color=NOW, edgecolor="white", linewidth=0.5
+        [length - width / 2 for length in lengths], counts, width=width, color=BLUE, edgecolor="white", linewidth=0.5
     )
     axes.set(xlabel="tokens of query and passage", ylabel="pairs", xlim=(0, lengths[-1] + width / 2))
     _thousands(axes, "y")
 
 
-def _scores(drawing: "Drawing", figures: RunFigures) -> None:
+def _scores(drawing: "Drawing", run: RunFigures) -> None:
     axes = drawing.add_subplot()
     step = SCORE_BINS // _BARS
     edges = [place / _BARS for place in range(_BARS + 1)]
-    for counts, name in ((figures.scores, "this run"), (figures.before, "previous run")):
+    for counts, name in ((run.scores, "this run"), (run.before, "previous run")):
         total = sum(counts)
         if not total:
             continue
         shares = [100 * sum(counts[place : place + step]) / total for place in range(0, SCORE_BINS, step)]
         if name == "this run":
-            axes.stairs(shares, edges, fill=True, color=NOW, alpha=0.75, label=name)
+            axes.stairs(shares, edges, fill=True, color=BLUE, alpha=0.75, label=name)
         else:
             axes.stairs(shares, edges, color="#1a1a1a", linewidth=1.3, label=name)
     axes.set(xlabel="score", ylabel="% of pairs", xlim=(0, 1))
@@ -231,16 +189,16 @@ def _scores(drawing: "Drawing", figures: RunFigures) -> None:
 def _rejects(drawing: "Drawing", rejects: dict[str, int]) -> None:
     axes = drawing.add_subplot()
     codes, counts = zip(*_by_count(rejects), strict=True)
-    _bars(axes, list(codes), [float(count) for count in counts], BAD)
+    _bars(axes, [shortened(code) for code in codes], [float(count) for count in counts], RED)
     axes.set_xlabel("pairs")
 
 
 def _executors(drawing: "Drawing", executors: Sequence[ExecutorWork]) -> None:
     pairs, seconds = drawing.subplots(1, 2, sharey=True)
-    shown = executors[:_SHOWN]
-    names = [one.name if len(one.name) <= 24 else f"…{one.name[-23:]}" for one in shown]
-    _bars(pairs, names, [float(one.rows) for one in shown], NOW)
-    _bars(seconds, names, [one.seconds for one in shown], BEFORE)
+    shown = executors[:_DRAWN]
+    names = [shortened(one.name, keep_end=True) for one in shown]
+    _bars(pairs, names, [float(one.rows) for one in shown], BLUE)
+    _bars(seconds, names, [one.seconds for one in shown], GREY)
     pairs.set_xlabel("pairs")
     seconds.set_xlabel("seconds of scoring")
 

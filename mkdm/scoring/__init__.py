@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mkdm.scoring.scorer import PairScorer, Scorer, WindowScores
     from mkdm.scoring.template import Template
     from mkdm.scoring.torch_backend import (
+        DTYPES,
         TorchBackend,
         avoid_cudnn_attention,
         fastest_precision,

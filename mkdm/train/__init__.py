@@ -23,5 +23,6 @@ if TYPE_CHECKING:
         soft_label_column,
     )
     from mkdm.train.training_set import MANIFEST, TrainingFile, TrainingSet
+    from mkdm.train.validation import VALID
 else:
     __all__, __getattr__, __dir__ = door(__name__)

@@ -84,11 +84,7 @@ def test_tasks_run_our_jobs_in_order(job):
         assert script == ROOT / "jobs" / f"{key}.py"
         assert "__main__" in script.read_text()
         assert task["job_cluster_key"] in clusters
-        config = next(
-            value
-            for name, value in vars(import_module(f"jobs.{key}")).items()
-            if name.endswith("Config") and value.__module__ == f"jobs.{key}"
-        )
+        config = getattr(import_module(f"jobs.{key}"), f"{key.title().replace('_', '')}Config")
         flags = [word for word in task["spark_python_task"]["parameters"] if word.startswith("--")]
         assert {flag[2:].replace("-", "_") for flag in flags} <= config.__dataclass_fields__.keys()
 

@@ -9,7 +9,7 @@ import pytest
 from cluster.delta import SESSION_CONF, delta_package, jar_conf
 from cluster.errors import ClusterError
 from cluster.session import task_slots
-from jobs.engine.warehouse import Table
+from jobs.engine import Table
 
 ROOT = Path(__file__).parent.parent.parent
 JARS = ("io.delta_delta-spark_2.13-4.0.1.jar", "delta-storage-4.0.1.jar", "antlr4-runtime-4.13.1.jar")

@@ -37,6 +37,24 @@ def test_archive_holds_the_engine_and_no_path_of_this_machine(packed):
     assert not [text for text in texts if str(CHECKOUT).encode() in text or sys.prefix.encode() in text]
 
 
+def test_wheel_draws_a_page_with_its_own_templates(packed, tmp_path):
+    """From the zip that it is: nothing is unpacked, and no checkout is near."""
+    page = (
+        "import mkdm.pages as pages; "
+        "print(pages.__file__, pages.run_page(pages.RunFigures([], [], {}, {}, [], [0] * pages.SCORE_BINS), 'a < b'))"
+    )
+    env = os.environ | {"PYTHONPATH": str(packed.wheel)}
+    done = subprocess.run(
+        [sys.executable, "-c", page], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith(f"{packed.wheel}/mkdm/pages/__init__.py <!doctype html>"), done.stderr
+    assert "<title>a &lt; b</title>" in done.stdout
+    there = {path.name for path in (CHECKOUT / "mkdm" / "pages" / "templates").iterdir()}
+    with zipfile.ZipFile(packed.wheel) as file:
+        packed_ones = {Path(name).name for name in file.namelist() if name.startswith("mkdm/pages/templates/")}
+    assert packed_ones == there
+
+
 def test_python_of_the_archive_runs_elsewhere(packed, tmp_path):
     with tarfile.open(packed.archive) as tar:
         tar.extractall(tmp_path / "environment", filter="data")

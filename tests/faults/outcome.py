@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from jobs.engine.warehouse import Warehouse
+from jobs.engine import Warehouse
 
 
 class Outcome(NamedTuple):

@@ -6,9 +6,9 @@ import pytest
 from query_logs import sample_log
 
 from jobs.build_pairs import run
+from jobs.engine import Warehouse
 from jobs.engine.ledger import Ledger
 from jobs.engine.pairs import read_pairs
-from jobs.engine.warehouse import Warehouse
 from jobs.funnel.config import BuildPairsConfig
 from mkdm.text.passages import PassageCutter
 from tests.faults.driver import commits, wait_for_commits

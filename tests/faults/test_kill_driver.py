@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.engine.warehouse import Warehouse
+from jobs.engine import Warehouse
 from jobs.score import ScoreConfig, run
 from tests.faults.driver import commits, wait_for_commits
 from tests.faults.outcome import Outcome, outcome

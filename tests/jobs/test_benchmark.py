@@ -10,7 +10,7 @@ from tiny_models import SAMPLE
 from jobs import benchmark
 from jobs.benchmark import BenchmarkConfig, run
 from jobs.reports.benchmark_results import BenchmarkResults, quality
-from jobs.reports.benchmark_sides import BASE, PEERS, Side, default_sides
+from jobs.reports.benchmark_sides import BASE, PEER_PRECISIONS, Side, default_sides
 from jobs.reports.measured_process import run_process
 from mkdm.errors import ConfigError, InputError, RunFailedError
 
@@ -23,7 +23,11 @@ def test_all_sides_on_the_same_pairs(student_folder, tmp_path, monkeypatch):
     pytest.importorskip("ray")
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(benchmark, "FOLDER", tmp_path / "work")
-    sides = ["job:torch:fp32", "scorer:torch:fp32", *(f"{peer}:{precisions[0]}" for peer, precisions in PEERS.items())]
+    sides = [
+        "job:torch:fp32",
+        "scorer:torch:fp32",
+        *(f"{peer}:{precisions[0]}" for peer, precisions in PEER_PRECISIONS.items()),
+    ]
     config = BenchmarkConfig(
         model=student_folder,
         pairs=PAIRS,

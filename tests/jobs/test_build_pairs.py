@@ -12,10 +12,10 @@ from query_logs import sample_log
 
 from jobs import build_pairs as job
 from jobs.build_pairs import run
+from jobs.engine import Table, Warehouse
 from jobs.engine.ledger import Ledger
 from jobs.engine.pairs import read_pairs
-from jobs.engine.tables import TABLES
-from jobs.engine.warehouse import Table, Warehouse
+from jobs.engine.schemas import TABLES
 from jobs.funnel.config import BuildPairsConfig
 from jobs.run import RunConfig
 from jobs.run import run as run_all

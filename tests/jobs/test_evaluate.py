@@ -11,10 +11,10 @@ from sklearn.metrics import roc_auc_score
 from tiny_models import SAMPLE
 
 from jobs import evaluate
+from jobs.engine import Table
 from jobs.engine.incremental import since
 from jobs.engine.ledger import COMPLETE, REPLACING, Ledger, RunState, Totals
 from jobs.engine.pairs import read_pinned
-from jobs.engine.warehouse import Table
 from jobs.evaluate import EvaluateConfig, run
 from jobs.reports.golden_labels import GROUP, read_grouped
 from jobs.score import ScoreConfig

@@ -10,7 +10,7 @@ from experiment_plans import PLAN, RUN, write_inputs, write_plan
 from nbclient import NotebookClient
 from pyspark.sql import functions as F
 
-from jobs.engine.warehouse import Warehouse
+from jobs.engine import Warehouse
 from jobs.experiments import ExperimentsConfig, run
 from mkdm.errors import RunFailedError
 

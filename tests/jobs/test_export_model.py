@@ -8,8 +8,8 @@ import pytest
 from tiny_models import SAMPLE
 
 from jobs import score
+from jobs.engine import Warehouse
 from jobs.engine.ledger import Ledger
-from jobs.engine.warehouse import Warehouse
 from jobs.export_model import ExportModelConfig, run
 from jobs.score import ScoreConfig
 from mkdm.errors import ConfigError, InputError, ModelError, QualityGateError

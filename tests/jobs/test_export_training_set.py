@@ -10,8 +10,8 @@ from tiny_models import SAMPLE
 from training_sets import columns
 
 from jobs.__main__ import main as mkdm
+from jobs.engine import Table, Warehouse
 from jobs.engine.ledger import COMPLETE, FAILED, Identity, Ledger
-from jobs.engine.warehouse import Table, Warehouse
 from jobs.export_training_set import ExportConfig, run
 from jobs.training_set.labels import read_soft_labels
 from jobs.training_set.splits import split_of, stable_share

@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 from deltalake import DeltaTable as Reader
 
-from jobs.follow import COLUMNS, FollowConfig, View
+from jobs.follow import RANKED, FollowConfig, View
 from mkdm.errors import ConfigError, InputError
 
 KEYS = ("query_id", "rank")
@@ -23,7 +23,7 @@ def ranking(spark, queries: dict[str, list[str]], run: str):
 
 
 def table_rows(location: str, version: int | None = None) -> list[tuple]:
-    rows = Reader(location, version=version).to_pandas()[list(COLUMNS)]
+    rows = Reader(location, version=version).to_pandas()[list(RANKED)]
     return sorted(map(tuple, rows.itertuples(index=False)))
 
 
@@ -32,7 +32,7 @@ def view_rows(path) -> tuple[int, list[tuple]]:
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("BEGIN")
         version = database.execute("SELECT version FROM applied").fetchone()[0]
-        return version, sorted(database.execute(f"SELECT {', '.join(COLUMNS)} FROM ranked"))
+        return version, sorted(database.execute(f"SELECT {', '.join(RANKED)} FROM ranked"))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from deltalake import DeltaTable as Reader
 from deltalake import QueryBuilder
 from pyspark.sql import functions as F
 
-from jobs.engine.tables import TABLES
+from jobs.engine.schemas import TABLES
 from jobs.rank import RankConfig
 from jobs.rank import run as rank
 from jobs.rank import transform as rank_rows
@@ -186,10 +186,16 @@ def test_incremental_without_a_change_feed_says_how_to_get_it(spark, warehouse, 
         run(spark, but(config, pairs=str(tmp_path / "mine.parquet"), incremental=True))
 
 
-def test_incremental_over_duplicate_keys_is_refused(spark, warehouse, config, sample_pairs):
-    pairs = warehouse.table("pairs")
+def test_incremental_over_duplicate_keys(spark, warehouse, config, sample_pairs):
+    pairs, chosen = warehouse.table("pairs"), but(config, incremental=True)
     pairs.overwrite(spark.createDataFrame([*sample_pairs[:30], {**sample_pairs[0], "passage": "other"}], PAIRS))
-    run(spark, config)
+    assert run(spark, config).rejects == {"duplicate_key": 1}
     pairs.delta().delete("passage = 'other'")
-    with pytest.raises(InputError, match="changed, and had several rows with this key before"):
-        run(spark, but(config, incremental=True))
+    report = run(spark, chosen)
+    assert (report.totals.rows_read, report.rejects) == (1, {})
+    texts = pairs.read().select("query_id", "passage_id", F.xxhash64("query", "passage")).collect()
+    rows = rows_of(warehouse.table("scores").location)
+    assert sorted((row["query_id"], row["passage_id"], row["content_hash"]) for row in rows) == sorted(
+        map(tuple, texts)
+    )
+    assert rows_of(warehouse.table("rejected_pairs").location) == []

@@ -7,10 +7,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import IntegerType
 
-from jobs import score
+from jobs.engine import Table, Warehouse, scoring
 from jobs.engine.progress import _newest
-from jobs.engine.report import RunReport
-from jobs.engine.warehouse import Table, Warehouse
+from jobs.engine.run_report import RunReport
 from jobs.score import ScoreConfig, run, transform
 from mkdm.errors import ConfigError, InputError, ModelError, RejectRateError, RunFailedError
 from mkdm.model.folder import model_version
@@ -318,7 +317,7 @@ def test_fault_of_a_worker_is_one_line(spark, warehouse, config, monkeypatch):
         refuse.__annotations__ = _batch_scorer(settings).__annotations__
         return pandas_udf(refuse, RESULT).asNondeterministic()
 
-    monkeypatch.setattr(score, "score_udf", refusing_udf)
+    monkeypatch.setattr(scoring, "score_udf", refusing_udf)
     with pytest.raises(RunFailedError, match=r"ModelError: the model at .* is not the driver's$"):
         run(spark, config)
     assert [row.state for row in warehouse.table("runs").read().orderBy("state").collect()] == ["failed", "started"]

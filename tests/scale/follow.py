@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
-from jobs.engine.warehouse import Warehouse
+from jobs.engine import Warehouse
 from jobs.follow import View
 
 TOP_K = 10

@@ -20,10 +20,10 @@ from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
 from jobs.build_pairs import run
+from jobs.engine import Table, Warehouse
 from jobs.engine.chunks import lay_out
 from jobs.engine.ledger import Run
 from jobs.engine.pairs import read_pairs
-from jobs.engine.warehouse import Table, Warehouse
 from jobs.funnel.config import BuildPairsConfig
 
 INPUTS = ("queries", "documents", "query_documents")

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from scipy.stats import binomtest
 
 from cluster.session import ClusterConfig, start_session
+from jobs.engine import Warehouse
 from jobs.engine.pairs import read_pairs
-from jobs.engine.warehouse import Warehouse
 from jobs.run import RunConfig, run
 from mkdm.evaluation.metrics import bm25, word_overlap
 

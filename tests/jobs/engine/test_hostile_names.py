@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 
-from jobs.engine.tables import TABLES
-from jobs.engine.warehouse import Table, Warehouse
+from jobs.engine import Table, Warehouse
+from jobs.engine.creation import create
+from jobs.engine.schemas import TABLES
 from jobs.rank import RankConfig
 from jobs.rank import run as rank
 from jobs.runs import RunsConfig
@@ -74,7 +75,7 @@ def test_names_in_a_catalog_may_be_quoted(spark):
         assert table.sql_name == "`spark_catalog`.`victims`.`scores`"
         assert table.sibling("pairs").location == "spark_catalog.`victims`.pairs"
         assert not table.exists()
-        table.create(TABLES["scores"])
+        create(table, TABLES["scores"])
         rows = spark.createDataFrame([("q", "p", 0.5)], "query_id string, passage_id string, score float")
         table.append(rows, "one")
         assert table.changes(table.committed("one"), table.latest_version()).count() == 1
@@ -83,7 +84,7 @@ def test_names_in_a_catalog_may_be_quoted(spark):
             other = Warehouse(spark, f"spark_catalog.{hostile}").table("scores")
             assert other.sql_name == f"`spark_catalog`.{hostile}.`scores`"
             with pytest.raises(ConfigError, match="cannot create the table"):
-                other.create(TABLES["scores"])
+                create(other, TABLES["scores"])
         assert table.read().count() == 1, "the victim lives"
         table.drop()
         assert not table.exists()

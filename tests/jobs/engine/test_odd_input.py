@@ -77,4 +77,6 @@ def test_lone_surrogates_of_a_json_file(spark, warehouse, config, tmp_path):
     assert report.totals.rows_read == 3
     assert report.totals.rows_written + report.totals.rows_rejected == 3
     scores = {row.passage_id for row in warehouse.table("scores").read().collect()}
-    assert {"1", "3"} <= scores
+    assert scores == {"3"}, "half of a character was never scored as if it were a question mark"
+    rejects = warehouse.table("rejected_pairs").read().collect()
+    assert {(row.passage_id, row.error_code) for row in rejects} == {("1", "invalid_text"), ("2", "invalid_text")}

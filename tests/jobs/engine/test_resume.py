@@ -11,10 +11,9 @@ import pytest
 from pyspark.sql.pandas.functions import pandas_udf
 from tiny_models import tiny_student
 
-from jobs import score
+from jobs.engine import Warehouse, scoring
 from jobs.engine import chunked_run as chunked
 from jobs.engine.chunks import auto_chunks
-from jobs.engine.warehouse import Warehouse
 from jobs.runs import RunsConfig
 from jobs.runs import run as list_runs
 from jobs.score import ScoreConfig, run
@@ -196,7 +195,7 @@ def test_exception_that_comes_now_and_then(spark, warehouse, config, undisturbed
         flaky.__annotations__ = scorer.__annotations__
         return pandas_udf(flaky, RESULT).asNondeterministic()
 
-    monkeypatch.setattr(score, "score_udf", flaky_udf)
+    monkeypatch.setattr(scoring, "score_udf", flaky_udf)
     assert run(spark, config).totals.rows_read == 300
     assert outcome(warehouse) == undisturbed
 

@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import functions as F
 from tiny_models import SAMPLE
 
-from jobs.engine.warehouse import Table
+from jobs.engine import Table
 from jobs.funnel import selection
 from jobs.funnel.config import BuildPairsConfig
 from jobs.funnel.inputs import read_input
@@ -269,7 +269,7 @@ def test_duplicates_are_merged_and_boilerplate_left_out(spark, sample):
 @pytest.mark.parametrize("adaptive", ["true", "false"])
 def test_a_document_of_very_many_queries_is_dealt_to_several_tasks(spark, monkeypatch, adaptive):
     monkeypatch.setattr(selection, "ROWS_PER_SLICE", 2_000)
-    monkeypatch.setattr(selection, "ROWS_PER_TASK", 5_000)
+    monkeypatch.setattr(selection, "CANDIDATES_PER_TASK", 5_000)
     queries = spark.range(10_000).select(F.concat(F.lit("q"), "id").alias("query_id"), F.lit("text").alias("query"))
     hot = queries.withColumn("doc_id", F.lit("hot")).withColumn("place", F.lit(1))
     cold = queries.limit(50).withColumn("doc_id", F.concat(F.lit("c"), "query_id")).withColumn("place", F.lit(2))

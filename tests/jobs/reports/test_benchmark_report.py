@@ -1,7 +1,7 @@
 import pytest
 from benchmark_figures import benchmark_results, side
 
-from jobs.reports.benchmark_report import draw, summary
+from jobs.reports.benchmark_report import draw_chart, summary
 from jobs.reports.benchmark_results import BenchmarkResults
 from mkdm.errors import InputError
 
@@ -58,7 +58,7 @@ def test_json_comes_back_as_it_was(tmp_path):
 
 @pytest.mark.parametrize("left_out", [{}, {"latency": []}, {"sides": []}])
 def test_plot_is_written(tmp_path, left_out):
-    draw(benchmark_results(**left_out), tmp_path / "plot.png")
+    draw_chart(benchmark_results(**left_out), tmp_path / "plot.png")
     content = (tmp_path / "plot.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     assert len(content) > 10_000

@@ -16,7 +16,7 @@ from mkdm.model.fitness import check_fitness
 from mkdm.model.folder import model_version
 from mkdm.model.student import MkdmModel
 from mkdm.scoring.scorer import Scorer
-from udfs.model import check_model
+from udfs.scoring import check_model
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,15 @@ def refuse(folder, message):
         with pytest.raises(ModelError, match=message) as raised:
             check()
         assert "\n" not in str(raised.value)
+
+
+def test_driver_is_told_without_torch(folder):
+    code = "import sys; from udfs.scoring import check_model; check_model(sys.argv[1], 'torch', 'fp32'); "
+    code += "sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
+    edit(folder / "config.json", model_type="t5")
+    failed = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    assert "of the family t5, which is not supported" in failed.stderr
 
 
 def test_weights_of_other_names_are_refused(folder):
@@ -129,7 +138,7 @@ def test_pickles_are_refused_with_what_converts_them(folder):
     except ModelError as error:
         command = str(error).partition('python -c "')[2].removesuffix('"')
     subprocess.run([sys.executable, "-c", command], check=True, capture_output=True)
-    assert check_model(str(folder), "torch", "fp32", None).version == model_version(folder)
+    assert check_model(str(folder), "torch", "fp32", None).model_version == model_version(folder)
 
 
 def test_token_types_that_the_model_lacks_are_refused(folder):

@@ -8,7 +8,7 @@ from transformers import AutoModel, BertForSequenceClassification
 
 from mkdm.errors import ConfigError, ModelError
 from mkdm.model.checkpoint import load_checkpoint
-from mkdm.model.folder import MANIFEST, check_max_length, model_version
+from mkdm.model.folder import MODEL_MANIFEST, check_max_length, model_version
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_version_is_the_content_and_not_the_place(folder, student_folder):
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_version_changes_with_each_kind_of_content(folder, name):
     before = model_version(folder)
-    (folder / MANIFEST).unlink()
+    (folder / MODEL_MANIFEST).unlink()
     with (folder / name).open("ab") as file:
         file.write(b" ")
     assert model_version(folder) != before
@@ -69,7 +69,7 @@ def test_pickled_weights_are_never_loaded(folder):
 
 
 def test_cut_off_weights(folder):
-    (folder / MANIFEST).unlink()
+    (folder / MODEL_MANIFEST).unlink()
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="cannot load the model"):

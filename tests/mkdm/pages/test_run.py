@@ -77,7 +77,7 @@ def test_page_of_a_run_that_has_done_nothing_yet():
     nothing = RunFigures([("run", "r")], [], {}, {}, [], [0] * SCORE_BINS, [], "No earlier run.")
     page = run_page(nothing, "r")
     assert page.count("<svg") == 3
-    for text in ("No earlier run.", "No pair was rejected.", "before 0.7"):
+    for text in ("No earlier run.", "No pair was rejected.", "No chunk is done yet", "before 0.7"):
         assert text in page
     assert "nan" not in "".join(re.findall(r"<text.*?</text>|<td>.*?</td>", page, flags=re.DOTALL))
 
@@ -86,3 +86,18 @@ def test_two_drivers_at_once_add_up():
     chunks = [ChunkWork(BEGAN + timedelta(seconds=100), 100.0, 1000, 0.0)] * 2
     page = run_page(RunFigures([], chunks, {}, {}, [], [0] * SCORE_BINS), "r")
     assert ">20<" in re.sub(r"\s", "", page), "20 pairs/s on the axis, of two times 10"
+
+
+def test_page_of_a_run_from_before_there_were_details():
+    chunks = [ChunkWork(BEGAN + timedelta(seconds=100), 100.0, 1000, 0.0)]
+    page = run_page(RunFigures([], chunks, {}, {}, [], [0] * SCORE_BINS), "r")
+    assert "an engine before 0.7 made this run" in page
+    assert "No chunk is done yet" not in page
+
+
+def test_page_lists_two_hundred_executors_and_counts_the_rest():
+    executors = [ExecutorWork(f"worker-{i}:41", 10, 100, 1.0, 1) for i in range(1203)]
+    page = run_page(RunFigures([], [], {}, {}, executors, [0] * SCORE_BINS), "r")
+    assert "<td>worker-199:41</td>" in page
+    assert "<td>worker-200:41</td>" not in page
+    assert "<p>and 1,003 more</p>" in page

@@ -19,6 +19,17 @@ BUILT_BY = "mkdm.builtBy"
 """The table property of tables whose rows a build owns."""
 PASSAGES_AT = "mkdm.passagesAt"
 """The table property of pairs without texts: where their passages are; empty for the table `passages` beside them."""
+READER_VERSION = 1
+"""Of Delta's protocol: what every reader can."""
+PINNED = {
+    "delta.minReaderVersion": str(READER_VERSION),
+    "delta.enableDeletionVectors": "false",
+    "delta.columnMapping.mode": "none",
+    "delta.checkpointPolicy": "classic",
+    "delta.enableTypeWidening": "false",
+    "delta.appendOnly": "false",
+}
+"""Properties that a new table gets whatever the session's defaults are: other values need other readers."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from browser import opened
 
+from jobs.engine import Warehouse
 from jobs.engine.ledger import Ledger
-from jobs.engine.warehouse import Warehouse
 from jobs.reports.run_page import Places, gather
 from jobs.runs import RunsConfig
 from jobs.runs import run as runs

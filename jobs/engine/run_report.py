@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pyspark.sql.functions import col
 
 from jobs.engine.ledger import Run, Totals
-from jobs.engine.warehouse import Table
+from jobs.engine.table import Table
 from mkdm.columns import ERROR_CODE
 from mkdm.errors import RejectRateError
 
@@ -53,16 +53,23 @@ class RunReport:
             (RESULTS.get(self.run.job, "written"), f"{totals.rows_written:,}"),
             ("rejected", f"{totals.rows_rejected:,}"),
             *((f"  {code}", f"{count:,}") for code, count in self.rejects.items()),
-            ("tokens", f"{totals.tokens:,}"),
-            ("padding", f"{totals.padding_ratio:.1%}"),
-            ("model loads", f"{totals.model_loads:,}"),
-            ("seconds", f"{totals.seconds:,.1f}"),
-            ("pairs/s", f"{totals.rows_read / totals.seconds:,.0f}" if totals.seconds else "–"),
+            *work_done(totals),
             ("model version", self.run.model_version),
             ("run", self.run.run_id),
             *self.tables.items(),
         ]
         return "\n".join(f"{name:<18}{value}" for name, value in rows)
+
+
+def work_done(totals: Totals) -> list[tuple[str, str]]:
+    """What the model had to do, as people read it: a name and a figure a line."""
+    return [
+        ("tokens", f"{totals.tokens:,}"),
+        ("padding", f"{totals.padding_ratio:.1%}"),
+        ("model loads", f"{totals.model_loads:,}"),
+        ("seconds", f"{totals.seconds:,.1f}"),
+        ("pairs/s", f"{totals.rows_read / totals.seconds:,.0f}" if totals.seconds else "–"),
+    ]
 
 
 def refuse_rejects(report: RunReport, max_reject_rate: float) -> None:

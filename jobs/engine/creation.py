@@ -1,0 +1,95 @@
+"""How a table of the engine is made, and how one that an earlier engine made gets what it lacks."""
+
+from delta.tables import DeltaTable
+from pyspark.errors import AnalysisException
+
+from jobs.engine.faults import told
+from jobs.engine.schemas import PINNED, READER_VERSION, TableKind
+from jobs.engine.table import Table, despite_conflicts
+from mkdm.errors import ConfigError
+
+_DEFAULTS = "spark.databricks.delta.properties.defaults"
+
+
+def create(table: Table, kind: TableKind) -> None:
+    """Create the table empty, unless it is there; a table of an earlier engine gets what it lacks.
+
+    Raises:
+        ConfigError: the place cannot hold a table, such as a schema that does not exist; or a table is there that is
+            not of this kind, or that readers of Delta's first protocol cannot read.
+    """
+    try:
+        if not table.exists():
+            despite_conflicts(lambda: _create_empty(table, kind))
+        detail = table.detail("properties", "minReaderVersion", "tableFeatures")
+        _check_protocol(table, detail["minReaderVersion"], detail["tableFeatures"])
+        columns = _columns(table, kind)
+        has = detail["properties"]
+        lacks = {name: value for name, value in kind.properties.items() if has.get(name) != value}
+        if lacks:
+            table.set_properties(lacks)
+        new = [f"{field.name} {field.dataType.simpleString()}" for field in kind.schema if field.name not in columns]
+        if new:
+            table.spark.sql(f"ALTER TABLE {table.sql_name} ADD COLUMNS ({', '.join(new)})")
+        for name, check in kind.checks.items():
+            if f"delta.constraints.{name}" not in has:
+                _add_check(table, name, check)
+    except AnalysisException as error:
+        raise ConfigError(f"cannot create the table {table.location}: {told(error)}") from error
+
+
+def _check_protocol(table: Table, version: int, features: list[str]) -> None:
+    """Refuse a table that needs newer readers than we promise."""
+    if version > READER_VERSION:
+        raise ConfigError(
+            f"the table {table.location} needs Delta reader version {version} (it has the features "
+            f"{', '.join(features)}), which readers of our tables need not have: take out what raised it by ALTER "
+            f"TABLE … DROP FEATURE, or give another place; for new tables unset what the session has under {_DEFAULTS}"
+        )
+
+
+def _columns(table: Table, kind: TableKind) -> set[str]:
+    """The columns of a table that is of that kind."""
+    there = {field.name: field.dataType.simpleString() for field in table.read().schema}
+    missing = [field.name for field in kind.schema if not field.nullable and field.name not in there]
+    other = [
+        f"{field.name} {there[field.name]} and not {field.dataType.simpleString()}"
+        for field in kind.schema
+        if there.get(field.name, field.dataType.simpleString()) != field.dataType.simpleString()
+    ]
+    if missing or other:
+        wrong = [
+            *([f"it lacks {', '.join(missing)}"] if missing else []),
+            *([f"it has {', '.join(other)}"] if other else []),
+        ]
+        raise ConfigError(
+            f"the table {table.location} is none of the engine's: {'; '.join(wrong)}; it has the columns "
+            f"{', '.join(there)}. Nothing in it was changed: move it, or give another place"
+        )
+    return set(there)
+
+
+def _add_check(table: Table, name: str, check: str) -> None:
+    add = f"ALTER TABLE {table.sql_name} ADD CONSTRAINT {name} CHECK ({check})"
+    try:
+        despite_conflicts(lambda: table.spark.sql(add))
+    except AnalysisException as error:
+        if error.getCondition() != "DELTA_CONSTRAINT_ALREADY_EXISTS":  # another driver was first
+            raise
+
+
+def _create_empty(table: Table, kind: TableKind) -> None:
+    if table.in_catalog:  # Delta's builder does not parse CATALOG.SCHEMA.TABLE
+        columns = ", ".join(
+            f"{field.name} {field.dataType.simpleString()}{'' if field.nullable else ' NOT NULL'}"
+            for field in kind.schema
+        )
+        clause = f" CLUSTER BY ({kind.cluster_by})" if kind.cluster_by else ""
+        pairs = ", ".join(f"'{name}' = '{value}'" for name, value in (PINNED | kind.properties).items())
+        clause += f" TBLPROPERTIES ({pairs})"
+        table.spark.sql(f"CREATE TABLE IF NOT EXISTS {table.sql_name} ({columns}) USING delta{clause}")
+        return
+    builder = DeltaTable.createIfNotExists(table.spark).location(table.qualified()).addColumns(kind.schema)
+    for name, value in (PINNED | kind.properties).items():
+        builder = builder.property(name, value)
+    (builder.clusterBy(kind.cluster_by) if kind.cluster_by else builder).execute()

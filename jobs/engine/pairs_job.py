@@ -1,0 +1,137 @@
+"""A job that runs models over all pairs of a table, chunk by chunk: the flags and the course that such jobs share."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from pyspark.sql import DataFrame, SparkSession
+
+from cluster.session import task_slots
+from jobs.engine.chunked_run import ChunkedRun
+from jobs.engine.chunks import auto_chunks, known_rate
+from jobs.engine.commit import Output, rejected_rows
+from jobs.engine.ledger import Identity, Ledger, RunState
+from jobs.engine.pairs import PinnedPairs, read_pairs
+from jobs.engine.run_report import RunReport
+from jobs.engine.scoring import ROWS_PER_TASK
+from jobs.engine.table import Table
+from jobs.engine.text_files import CsvEscape, FileOptions
+from jobs.engine.warehouse import Warehouse
+from mkdm.config import require_at_least, require_shares
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsJobConfig:
+    """Run models over every pair of a table.
+
+    Raises:
+        ConfigError: a number outside its range.
+    """
+
+    pairs: str | None = None
+    """Pairs to read, if not <warehouse>/pairs: a Delta table, or a file, folder or pattern of .parquet, .csv, .tsv or
+    .jsonl files, text files packed (.gz, .bz2, .zst) or not."""
+    pairs_version: int | None = None
+    """Delta version of the pairs to read; default: the newest when the run starts."""
+    columns: str | None = None
+    """Names of the columns of .csv and .tsv files without a header, joined by commas, such as
+    query_id,passage_id,query,passage of MS MARCO's top1000 as a .tsv file."""
+    csv_escape: CsvEscape = "auto"
+    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
+    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
+    rejected_pairs: str | None = None
+    """Table of pairs without a result and why, if not <warehouse>/rejected_pairs."""
+    runs: str | None = None
+    """Table of runs, if not <warehouse>/runs."""
+    backend: Literal["auto", "torch", "torch-compile", "openvino"] = "auto"
+    """What runs a model; auto takes openvino on CPUs where mkdm export-model was run for it, else torch. torch-compile
+    takes half a minute or more to start, and is for long runs on GPUs."""
+    token_budget: int | None = None
+    """Padded tokens of one batch; default: what suits the device."""
+    max_reject_rate: float = 0.05
+    """Share of rejected pairs, 0 to 1, above which the job fails; what it wrote stays."""
+    chunks: Literal["auto"] | int = "auto"
+    """Parts by hash of query_id that are committed one by one; auto makes them about five minutes long each."""
+    rows_per_task: int = ROWS_PER_TASK
+    """Pairs of one Spark task, which is what is done again when an executor dies."""
+
+    def __post_init__(self) -> None:
+        self.file_options()
+        require_shares(self, "max_reject_rate")
+        require_at_least(self, 1, "token_budget", "rows_per_task", "chunks")
+
+    def file_options(self) -> FileOptions:
+        """What is told of the pairs, where they are files."""
+        return FileOptions(self.columns, self.csv_escape)
+
+
+@dataclass(frozen=True)
+class PairsJob:
+    """One call of such a job: its flags, the pairs at their version, and the ledger of what was done before."""
+
+    spark: SparkSession
+    config: PairsJobConfig
+    warehouse: Warehouse
+    pairs: PinnedPairs
+    ledger: Ledger
+
+    @classmethod
+    def read(cls, spark: SparkSession, config: PairsJobConfig, root: str) -> Self:
+        """Find the pairs and the ledger in the warehouse at that root, or where the flags moved them.
+
+        Raises:
+            InputError: the pairs are missing, or lack a column or its type.
+        """
+        warehouse = Warehouse(spark, root)
+        table = warehouse.table("pairs", config.pairs)
+        pairs = read_pairs(spark, table, config.pairs_version, options=config.file_options())
+        return cls(spark, config, warehouse, pairs, Ledger(warehouse.table("runs", config.runs)))
+
+    def start(self, identity: Identity, rows: int, run_id: str | None = None, per_pair: int = 1) -> RunState:
+        """Record that a run over so many pairs was started, cut into chunks as the flag says."""
+        chunks = self.config.chunks
+        if chunks == "auto":
+            chunks = auto_chunks(rows * per_pair, task_slots(self.spark), known_rate(self.ledger, identity))
+        return self.ledger.start(identity, self.ledger.free_name(identity, run_id), rows, int(chunks))
+
+    def complete(
+        self,
+        state: RunState,
+        outputs: dict[str, Table],
+        results: Output,
+        transform: Callable[[DataFrame, int], DataFrame],
+        *,
+        pairs: DataFrame | None = None,
+        gone: DataFrame | None = None,
+        finish: Callable[[DataFrame], None] | None = None,
+        per_pair: int = 1,
+        doing: str = "scoring",
+    ) -> RunReport:
+        """Take a run through the chunks that it lacks; see `ChunkedRun`.
+
+        Args:
+            outputs: the tables that the report names, `rejected_pairs` among them.
+            results: what takes the rows that are no rejects.
+            transform: makes the rows of some pairs, in so many Spark tasks.
+            pairs: the input, if not all pairs.
+
+        Raises:
+            RunFailedError: a task failed for good, or rows went missing; what is committed stays.
+        """
+        chunked = ChunkedRun(
+            spark=self.spark,
+            state=state,
+            ledger=self.ledger,
+            warehouse=self.warehouse,
+            pairs=self.pairs.rows if pairs is None else pairs,
+            transform=lambda part, size: transform(part, math.ceil(size / self.config.rows_per_task)),
+            scores=results,
+            rejects=Output(outputs["rejected_pairs"], rejected_rows),
+            gone=gone,
+            finish=finish,
+            require_unchanged=self.pairs.require_unchanged,
+            per_pair=per_pair,
+            doing=doing,
+        )
+        return RunReport.of(state.run, chunked.complete(), outputs)

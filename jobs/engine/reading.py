@@ -1,0 +1,86 @@
+"""What is read of a table: its rows at a version, what changed in them, its history and its properties."""
+
+from typing import Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame
+from pyspark.sql.functions import col
+
+from jobs.engine.faults import told
+from jobs.engine.place import Place, literal
+from jobs.engine.schemas import BUILT_BY
+from mkdm.errors import InputError, RunFailedError
+
+
+class ReadableTable(Place):
+    """A Delta table for reading."""
+
+    def table_id(self) -> str:
+        """The id that the table keeps for life, whatever its place or name."""
+        return str(self.detail("id")["id"])
+
+    def latest_version(self) -> int:
+        """The newest Delta version."""
+        return int(self.delta().history(1).first()["version"])  # type: ignore[index]
+
+    def properties(self) -> dict[str, str]:
+        """Its Delta table properties."""
+        return dict(self.detail("properties")["properties"])
+
+    def detail(self, *names: str) -> dict[str, Any]:
+        """Those columns of what Delta tells of the table."""
+        return self.delta().detail().select(*names).first().asDict()  # type: ignore[union-attr]
+
+    def built(self) -> bool:
+        """Whether a build owns its rows."""
+        return BUILT_BY in self.properties()
+
+    def read(self, version: int | None = None) -> DataFrame:
+        """The table, at a version or as it is now.
+
+        Raises:
+            InputError: there is no Delta table, or it no longer has or not yet has that version.
+        """
+        if not self.exists():
+            raise InputError(f"no Delta table at {self.location} (files are told by .parquet, .csv, .tsv or .jsonl)")
+        reader = self.spark.read
+        if version is not None:
+            latest = self.latest_version()
+            if not 0 <= version <= latest:
+                raise InputError(f"{self.location} has no version {version}; its newest is {latest}")
+            reader = reader.option("versionAsOf", version)
+        try:
+            return reader.table(self.sql_name) if self.in_catalog else reader.format("delta").load(self.location)
+        except AnalysisException as error:
+            raise InputError(f"cannot read {self.location}: {told(error)}") from error
+
+    def changes(self, first: int, last: int) -> DataFrame:
+        """The rows that the versions from `first` to `last` changed, with Delta's _change_type and _commit_version."""
+        function = "table_changes" if self.in_catalog else "table_changes_by_path"
+        # Through the DataFrameReader, Spark warns of its own options thrice; parameters reach no table function in 4.2.
+        location = literal(self.sql_name if self.in_catalog else self.qualified())
+        return self.spark.sql(f"SELECT * FROM {function}({location}, {first:d}, {last:d})")
+
+    def committed(self, transaction: str) -> int:
+        """The version that a transaction made: found in the last commits, or else in all that Delta still tells of.
+
+        Raises:
+            RunFailedError: there is none.
+        """
+        for limit in (10, None):
+            history = self.delta().history(limit)  # type: ignore[arg-type]
+            found = history.where(col("userMetadata") == transaction).select("version").first()
+            if found is not None:
+                return int(found["version"])
+        raise RunFailedError(f"{self.location} has no commit {transaction}, though it was written")
+
+    def verify(self, transaction: str, expected: int) -> None:
+        """Count the rows that a commit added, as a reader finds them in the table.
+
+        Raises:
+            RunFailedError: they are not as many as expected.
+        """
+        version = self.committed(transaction)
+        added = self.changes(version, version).count()
+        if added != expected:
+            raise RunFailedError(f"version {version} of {self.location} added {added:,} rows and not {expected:,}")

@@ -1,0 +1,168 @@
+"""Incremental runs beside what one full run gives: the cases that went wrong once, and what the feed cannot tell."""
+
+import shutil
+from collections import Counter
+
+import pytest
+from changing_pairs import SCHEMA, written
+from deltalake import DeltaTable as Reader
+from pyspark.sql import functions as F
+
+from jobs.engine import Identity, Ledger, RunReport, Totals, Warehouse, chain_of, read_pairs
+from jobs.engine.incremental import begin_to_replace, since
+from jobs.engine.ledger import COMPLETE, REPLACING, RunState
+from jobs.engine.schemas import PASSAGES_AT
+from jobs.rank import RankConfig
+from jobs.rank import run as rank
+from jobs.score import ScoreConfig, run
+from mkdm.columns import PAIR_KEY
+from mkdm.errors import ConfigError, InputError, RunFailedError
+
+A, B, C = (("q", name, "what is a gasket", f"A gasket is a seal: {name}.") for name in "abc")
+OTHER_TEXT = ("q", "b", "what is a gasket", "Rubber.")
+NULL_KEY = (None, "n", "what is a gasket", "A seal.")
+NAMES = ("scores", "rejected_pairs")
+
+
+@pytest.fixture
+def config(warehouse, student_folder) -> ScoreConfig:
+    return ScoreConfig(
+        model=student_folder, warehouse=warehouse.root, precision="fp32", incremental=True, max_reject_rate=1.0
+    )
+
+
+def but(config: ScoreConfig, **changes) -> ScoreConfig:
+    return ScoreConfig(**(vars(config) | changes))
+
+
+def put(warehouse: Warehouse, *rows: tuple) -> None:
+    warehouse.table("pairs").overwrite(warehouse.spark.createDataFrame(list(rows), SCHEMA).coalesce(1))
+
+
+def of_chain(warehouse: Warehouse, report: RunReport) -> Counter:
+    """By key and code, how many rows a run and those that it adds to have; of scores the hash is that of the pairs."""
+    chain = chain_of(Ledger(warehouse.table("runs")), report.run.run_id)
+    counted, _ = written(warehouse.root, NAMES, chain)
+    there = read_pairs(warehouse.spark, warehouse.table("pairs"), None).rows
+    hashes = set(map(tuple, there.select(*PAIR_KEY, F.xxhash64("query", "passage")).collect()))
+    assert {key[:3] for key in counted if key[3] is None} <= hashes
+    return Counter({(key[0], key[1], key[3]): number for key, number in counted.items()})
+
+
+def scored(*rows: tuple) -> Counter:
+    return Counter((*row[:2], None) for row in rows)
+
+
+def test_copies_and_second_texts_that_come_and_go(spark, warehouse, config):
+    """A pair must not be lost with its copy, nor counted twice; rows with a null in the key are counted."""
+    put(warehouse, A, B, C, NULL_KEY)
+    null_key = Counter({(None, "n", "null_key"): 1})
+    assert of_chain(warehouse, run(spark, config)) == scored(A, B, C) + null_key
+    warehouse.table("pairs").append(spark.createDataFrame([A, OTHER_TEXT, NULL_KEY], SCHEMA), "more")
+    second = run(spark, config)
+    copies = Counter({("q", "a", "duplicate_key"): 1, ("q", "b", "duplicate_key"): 1})
+    assert of_chain(warehouse, second) == scored(A, B, C) + copies + null_key + null_key
+    assert (second.totals.rows_read, second.totals.rows_written) == (6, 2), "C was not touched"
+    put(warehouse, A, B, C, NULL_KEY)
+    third = run(spark, config)
+    assert of_chain(warehouse, third) == scored(A, B, C) + null_key
+    assert third.totals.rows_read == 4 - 1
+    assert rank(spark, RankConfig(warehouse=warehouse.root)).rows == 3
+    ranked = Reader(warehouse.table("ranked_passages").location).to_pyarrow_table().to_pylist()
+    assert {row["passage_id"] for row in ranked} == {"a", "b", "c"}
+
+
+def test_what_the_feed_cannot_tell_is_told_by_the_scores(spark, warehouse, config, capsys):
+    """Columns of another type, and a chain that lacks a pair, as those of engines before 0.8 may."""
+    pairs = warehouse.table("pairs")
+    rows = [("1", *A[1:]), ("2", *B[1:]), ("3", *C[1:])]
+    put(warehouse, *rows)
+    first = run(spark, config)
+    assert "comparing all pairs" not in capsys.readouterr().err
+    pairs.overwrite(pairs.read().where("query_id != '3'").withColumn("query_id", F.col("query_id").cast("bigint")))
+    second = run(spark, config)
+    assert f"comparing all pairs with what run {first.run.run_id}" in capsys.readouterr().err
+    assert (second.totals.rows_read, of_chain(warehouse, second)) == (0, scored(*rows[:2]))
+
+    warehouse.table("scores").delta().delete("query_id = '1'")
+    pairs.delta().update("query_id = 2", {"passage": F.lit("Rubber.")})
+    third = run(spark, config)
+    assert f"comparing all pairs with what run {second.run.run_id}" in capsys.readouterr().err
+    assert (third.totals.rows_read, of_chain(warehouse, third)) == (2, scored(*rows[:2]))
+
+
+def test_padded_ids(spark, warehouse, config):
+    """CHAR(n) comes padded out of the table and its feed; the ids of scores are as they were written."""
+    pairs = warehouse.table("pairs")
+    pairs.drop()
+    spark.sql(
+        f"CREATE TABLE {pairs.sql_name} (query_id CHAR(4), passage_id STRING, query STRING, passage STRING) "
+        "USING delta TBLPROPERTIES (delta.enableChangeDataFeed = true)"
+    )
+    pairs.append(spark.createDataFrame([A, B], SCHEMA), "first")
+    run(spark, config)
+    changed = spark.createDataFrame([(*A[:3], "Rubber.")], SCHEMA)
+    changed.write.format("delta").mode("overwrite").save(pairs.location)  # Delta deletes from no table with CHAR
+    second = run(spark, config)
+    assert (second.totals.rows_read, of_chain(warehouse, second)) == (1, scored(A))
+
+
+def test_feed_that_was_vacuumed_is_refused_and_nothing_taken_out(spark, warehouse, config):
+    put(warehouse, A, B)
+    first = run(spark, config)
+    pairs = warehouse.table("pairs")
+    pairs.delta().update("passage_id = 'a'", {"passage": F.lit("Rubber.")})
+    shutil.rmtree(f"{pairs.location}/_change_data")
+    version = pairs.latest_version()
+    with pytest.raises(InputError, match=rf"does not tell what changed from version {version} to {version}: .*VACUUM"):
+        run(spark, config)
+    assert Reader(f"{warehouse.root}/scores").to_pyarrow_table()["run_id"].to_pylist() == [first.run.run_id] * 2
+
+
+def test_passage_that_comes_back_is_scored(spark, warehouse, config):
+    """Pairs without texts are told by their passages' feed too: the pairs themselves do not change here."""
+    passages, pairs = warehouse.output("passages"), warehouse.table("pairs")
+    texts = [(row[1], "d", place, row[3]) for place, row in enumerate((A, B, C))]
+    of_texts = "passage_id string, doc_id string, ordinal int, passage string"
+    passages.append(spark.createDataFrame(texts[:2], of_texts), "texts")
+    pairs.overwrite(spark.createDataFrame([A[:3], B[:3], C[:3]], SCHEMA.rpartition(",")[0]).coalesce(1))
+    pairs.set_properties({PASSAGES_AT: ""})
+    first = run(spark, config)
+    assert of_chain(warehouse, first) == scored(A, B) + Counter({("q", "c", "null_passage"): 1})
+    assert first.run.input_versions["passages"] == f"{passages.table_id()}@{passages.latest_version()}"
+    passages.append(spark.createDataFrame(texts[2:], of_texts), "more")
+    passages.delta().delete("passage_id = 'a'")
+    passages.delta().update("passage_id = 'b'", {"ordinal": F.lit(7)})
+    second = run(spark, config)
+    assert second.totals.rows_read == 2
+    assert of_chain(warehouse, second) == scored(B, C) + Counter({("q", "a", "null_passage"): 1})
+
+
+def test_run_whose_rows_were_replaced_is_not_taken_for_complete(spark, warehouse, config):
+    put(warehouse, A, B)
+    version = warehouse.table("pairs").latest_version()
+    first = run(spark, config)
+    warehouse.table("pairs").delta().delete("passage_id = 'a'")
+    run(spark, config)
+    back = but(config, pairs_version=version, incremental=False)
+    with pytest.raises(ConfigError, match=f"run {first.run.run_id} was replaced in part by an incremental run: give"):
+        run(spark, but(back, run_id=first.run.run_id))
+    again = run(spark, back)
+    assert again.run.run_id == f"{first.run.run_id}.2"
+    assert written(warehouse.root, NAMES, [again.run.run_id])[0].total() == 2
+
+
+def test_two_runs_that_replace_rows_of_the_same_one(warehouse):
+    """They were started side by side over two versions of the pairs; the second to take rows out ends there."""
+    ledger = Ledger(warehouse.output("runs"))
+    base = ledger.start(Identity("score", {}, {"pairs": "t@0"}, "m"), "base", 1, 1)
+    ledger.record(base.run, COMPLETE, Totals())
+    runs = [
+        ledger.start(since(Identity("score", {}, {"pairs": f"t@{version}"}, "m"), base), f"r{version}", 1, 1).run
+        for version in (1, 2)
+    ]
+    begin_to_replace(ledger, runs[0])
+    begin_to_replace(ledger, runs[0])
+    with pytest.raises(RunFailedError, match="run r1 has begun to replace rows of run base too: start this one again"):
+        begin_to_replace(ledger, runs[1])
+    assert RunState.of(ledger.rows(run_id="r2")).state == REPLACING
