@@ -163,8 +163,8 @@ def missing(folder: str | Path, export: Export | None, precision: str) -> str:
         return f"{folder} has no {wanted}: run mkdm export-model --model {folder} first"
     if precision in export.refused:
         return (
-            f"{folder} has no {wanted}: it was refused for its quality; see {Path(folder, IR_FOLDER, IR_RECORD)}, or run "
-            f"mkdm export-model --model {folder} with --force true"
+            f"{folder} has no {wanted}: it was refused for its quality; see {Path(folder, IR_FOLDER, IR_RECORD)}, or "
+            f"run mkdm export-model --model {folder} with --force true"
         )
     there = ", ".join(export.exported) or "none"
     if precision == "auto":
