@@ -24,14 +24,14 @@ def test_text_larger_than_the_cache_is_not_kept():
 
 def test_a_text_is_tokenised_once_over_windows(tokenizers, texts):
     encoder = PairEncoder(tokenizers["bert"], 128)
-    rust, seen = encoder._rust, []
+    rust, seen = encoder._texts._rust, []
 
     class Counted:
         def encode_batch(self, part, **flags):
             seen.extend(part)
             return rust.encode_batch(part, **flags)
 
-    encoder._rust = Counted()
+    encoder._texts._rust = Counted()
     queries, passages = (list(some[:30]) for some in texts)
     first = encoder.encode(queries, passages)
     again = encoder.encode(queries[::-1], passages)
