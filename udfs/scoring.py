@@ -17,7 +17,7 @@ from pyspark.sql.udf import UserDefinedFunction
 
 from mkdm.columns import ERROR_CODE, ERROR_MESSAGE, LOAD_ID, PADDED_TOKENS, SCORE, SECONDS, TOKENS
 from mkdm.errors import ModelError
-from mkdm.model import check_backend, check_max_length, models_version
+from mkdm.model import check_backend, check_fitness, check_max_length, model_folders, models_version
 
 if TYPE_CHECKING:  # torch is imported on executors alone
     from mkdm.scoring import PairScorer, WindowScores
@@ -73,10 +73,13 @@ def check_model(
     """Check on the driver that a model can be run as wanted; the settings that hold executors to what is there now.
 
     Raises:
-        ModelError: a folder is missing, incomplete or changed, or lacks the IR file that is asked for.
+        ModelError: a folder is missing, incomplete or changed, is no model that scores pairs (see `check_fitness`), or
+            lacks the IR file that is asked for.
         ConfigError: a backend has not that precision, or a model does not take that many tokens.
     """
     version = models_version(model)
+    for folder in model_folders(model):
+        check_fitness(folder)
     check_max_length(model, max_length)
     export_version = check_backend(model, backend, precision)
     return ScoringSettings(model, version, backend, precision, max_length, token_budget, export_version)

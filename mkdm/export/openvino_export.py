@@ -21,12 +21,16 @@ from mkdm.export.quality_gate import ValidationPairs, failure, quality
 from mkdm.model import (
     IR_FOLDER,
     IR_PRECISIONS,
+    IR_RECORD,
     Export,
     ExportedModel,
     PairModel,
     file_hash,
+    folder_of,
     load_checkpoint,
+    own_files,
     read_export,
+    relevant_is_first,
     verify,
 )
 from mkdm.quiet import quiet_openvino
@@ -65,7 +69,7 @@ def export_model(
     The graph is that of the lean encoder. int8 is nncf's post-training quantisation of weights and activations,
     calibrated on real pairs; the tables of the lean encoder are kept as bf16 in the files of bf16 and int8. Files of
     other precisions stay if they were made of the same weights by the same tools. Pairs that the model cannot score
-    are left out, and so is a precision that this CPU does not run.
+    are left out, and so is a precision that this CPU does not run. Whatever another tool put into that folder stays.
 
     Args:
         folder: of the model.
@@ -78,17 +82,20 @@ def export_model(
         The record. A precision that failed the gate is in its `refused`, unless forced.
 
     Raises:
-        ModelError: the model does not load, OpenVINO cannot convert it, or its folder cannot be written.
+        ModelError: the model does not load, OpenVINO cannot convert it, its folder cannot be written, or a file of
+            another tool there has a name that an export needs.
         InputError: no pair is left to calibrate on, or none or one kind of golden label to judge by.
     """
     settings = settings or ExportSettings()
+    folder = folder_of(folder)
+    foreign = _foreign(folder)
     model, tokenizer, version = load_checkpoint(folder)
     encoder = PairEncoder(tokenizer, model.max_length)
     make_lean(model, encoder)
     loaded = LoadedBackend(TorchBackend(model, "fp32"), tokenizer, model.max_length, version)
     calibration, validation = _usable(encoder, calibration, validation, say)
     exported, refused = {}, {}
-    with _replacing(Path(folder, IR_FOLDER)) as part:
+    with _replacing(Path(folder, IR_FOLDER), foreign) as part:
         say("scoring the validation pairs with torch in fp32")
         reference, rate = _scores(Scorer(loaded), validation)
         figures = quality(reference, reference, validation)
@@ -105,7 +112,8 @@ def export_model(
                 for name in files:
                     (part / name).unlink()
         kept = _carry_over(folder, part, version, {*exported, *refused})
-        export = Export(version, model.max_length, _tools(), about or {}, at_hand, kept | exported, refused)
+        first = relevant_is_first(folder)
+        export = Export(version, model.max_length, _tools(), about or {}, at_hand, kept | exported, refused, first)
         export.write(part)
     return export
 
@@ -151,22 +159,55 @@ def _runnable(precisions: Sequence[str], say: Callable[[str], None]) -> list[str
     return [name for name in IR_PRECISIONS if name in precisions and name in here]
 
 
+def _foreign(folder: str | Path) -> list[str]:
+    """Names of what lies in the folder of IR files and was not made here.
+
+    Raises:
+        ModelError: one of them has a name that an export needs.
+    """
+    target = Path(folder, IR_FOLDER)
+    if target.exists() and not target.is_dir():
+        raise ModelError(f"{target} is no folder, and was not made by mkdm export-model: move it away")
+    names = {path.name for path in target.iterdir()} - own_files(folder) if target.exists() else set()
+    taken = names & {IR_RECORD, *(f"{precision}{end}" for precision in IR_PRECISIONS for end in (".xml", ".bin"))}
+    if taken:
+        raise ModelError(
+            f"{target / min(taken)} was not made by mkdm export-model, which would overwrite it: move it away"
+        )
+    return sorted(names)
+
+
 @contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A new folder that takes the place of the target once it is complete; if not, the target stays as it was."""
+def _replacing(target: Path, keep: Sequence[str]) -> Iterator[Path]:
+    """A new folder that takes the place of the target once it is complete; if not, the target stays as it was.
+
+    Args:
+        keep: names of files and folders in the target that the new folder gets as well.
+    """
     part = target.with_name(f"{target.name}.{uuid4().hex}.part")
     old = part.with_suffix(".old")
     try:
         part.mkdir()
         yield part
+        for name in keep:
+            one = target / name
+            if one.is_dir() and not one.is_symlink():
+                shutil.copytree(one, part / name, symlinks=True)
+            else:
+                shutil.copy2(one, part / name, follow_symlinks=False)
         if target.exists():
             target.rename(old)
-        part.rename(target)
-    except OSError as error:
-        raise ModelError(f"cannot write {target}: {error.strerror or error}") from error
+        try:
+            part.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, shutil.Error) as error:
+        raise ModelError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _carry_over(folder: str | Path, part: Path, version: str, made: set[str]) -> dict[str, ExportedModel]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mkdm.model.checkpoint import PairModel, load_checkpoint, save_checkpoint
     from mkdm.model.cls_only import keep_cls_only, last_layer
     from mkdm.model.fetch import folder_of
+    from mkdm.model.fitness import check_fitness
     from mkdm.model.folder import (
         check_max_length,
         ensemble_version,
@@ -18,19 +19,23 @@ if TYPE_CHECKING:
         model_folders,
         model_version,
         models_version,
+        saved_length,
         tokenizer_version,
     )
     from mkdm.model.ir_files import (
         BY_SPEED,
         IR_FOLDER,
         IR_PRECISIONS,
+        IR_RECORD,
         Export,
         ExportedModel,
         check_backend,
         missing,
+        own_files,
         read_export,
         verify,
     )
+    from mkdm.model.labels import relevant_is_first
     from mkdm.model.student import MkdmConfig, MkdmModel, output_score
     from mkdm.model.tokenizer import load_tokenizer
     from mkdm.model.zoo import Teacher, read_zoo

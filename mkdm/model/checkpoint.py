@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from mkdm.errors import ModelError, first_line
-from mkdm.model.folder import model_version, write_manifest
-from mkdm.model.student import MkdmConfig, MkdmModel, usable_positions
+from mkdm.model.fitness import check_fitness
+from mkdm.model.folder import model_version, saved_length, write_manifest
+from mkdm.model.student import MkdmConfig, MkdmModel, check_report, usable_positions
 from mkdm.model.tokenizer import load_tokenizer
 from mkdm.quiet import quiet_transformers
 
@@ -24,12 +25,15 @@ class PairModel(nn.Module):
     """Any model that scores pairs, behind one call.
 
     Args:
-        model: an `MkdmModel`, or a sequence-classification model with one label (sigmoid) or two (softmax, label 1).
+        model: an `MkdmModel`, or a sequence-classification model with one label (sigmoid) or two (softmax).
+        max_length: tokens of a pair at most.
+        relevant: of two labels the index of the relevant one; see `relevant_label`.
     """
 
-    def __init__(self, model: PreTrainedModel, max_length: int) -> None:
+    def __init__(self, model: PreTrainedModel, max_length: int, relevant: int = 1) -> None:
         super().__init__()
         self.model = model
+        self.relevant = relevant
         self.max_length = max_length
 
     @property
@@ -55,7 +59,8 @@ class PairModel(nn.Module):
         logits = (output.golden_logits if isinstance(self.model, MkdmModel) else output.logits).float()
         if logits.shape[1] == 1:
             return torch.stack((torch.sigmoid(logits[:, 0]), logits[:, 0]), dim=1)
-        return torch.stack((torch.softmax(logits, dim=1)[:, 1], logits[:, 1] - logits[:, 0]), dim=1)
+        margin = logits[:, self.relevant] - logits[:, 1 - self.relevant]
+        return torch.stack((torch.softmax(logits, dim=1)[:, self.relevant], margin), dim=1)
 
 
 def save_checkpoint(
@@ -80,10 +85,14 @@ def save_checkpoint(
 def load_checkpoint(folder: str | Path) -> tuple[PairModel, Any, str]:
     """Load a model in fp32 on the CPU, in evaluation mode, with its tokenizer and version.
 
+    A teacher takes as many tokens as it was saved with; see `saved_length`.
+
     Raises:
-        ModelError: the folder is not whole (see `model_version`), does not load, or classifies into three or more.
+        ModelError: the folder is not whole (see `model_version`), is no model that scores pairs (see `check_fitness`),
+            or does not load with all its weights.
     """
     version = model_version(folder)
+    relevant = check_fitness(folder)
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(folder, **_OFFLINE)
@@ -94,15 +103,9 @@ def load_checkpoint(folder: str | Path) -> tuple[PairModel, Any, str]:
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"cannot load the model at {folder}: {first_line(error)}") from error
     tokenizer = load_tokenizer(folder)
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"the weights at {folder} lack {missing[0]} ({len(missing)} tensors): it has no trained header"
-        )
-    if not isinstance(model, MkdmModel) and config.num_labels not in (1, 2):
-        raise ModelError(f"{folder} has {config.num_labels} labels; a teacher has one (a logit) or two (not, relevant)")
+    check_report(report, folder)
     limit = usable_positions(model.base_model)
-    limit = min(limit, config.max_length) if isinstance(config, MkdmConfig) else limit
+    limit = min(limit, saved_length(folder) or limit)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(f"the tokenizer at {folder} has more tokens ({len(tokenizer)}) than the model has embeddings")
-    return PairModel(model, limit).eval(), tokenizer, version
+    return PairModel(model, limit, relevant).eval(), tokenizer, version

@@ -17,6 +17,7 @@ from uuid import uuid4
 import fsspec
 
 from mkdm.errors import ModelError, refuse_credentials
+from mkdm.model.hub_cache import snapshot
 
 CACHE_VARIABLE = "MKDM_CACHE"
 _OTHER_NAMES = {"s3a": "s3", "s3n": "s3", "wasb": "abfs", "wasbs": "abfs", "abfss": "abfs", "gcs": "gs"}
@@ -34,6 +35,8 @@ def is_uri(location: str) -> bool:
 def folder_of(location: str | Path, check: Callable[[Path], object] | None = None) -> Path:
     """The folder on this machine for a path, a URI, or Databricks' dbfs:/Volumes/…, which is mounted there.
 
+    A model's id on the Hugging Face hub is the snapshot of it in the hub's cache; see `hub_cache.snapshot`.
+
     Args:
         check: looks at a copy before it is used, and raises a ModelError where it is not as it should be.
 
@@ -46,7 +49,7 @@ def folder_of(location: str | Path, check: Callable[[Path], object] | None = Non
     if text.startswith(_DBFS):
         inside = text.removeprefix("dbfs:").lstrip("/")
         return Path("/", inside) if inside.split("/")[0] == "Volumes" else Path("/dbfs", inside)
-    return local_folder(text, check) if is_uri(text) else Path(location)
+    return local_folder(text, check) if is_uri(text) else snapshot(text)
 
 
 def local_folder(uri: str, check: Callable[[Path], object] | None = None) -> Path:

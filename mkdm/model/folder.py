@@ -10,6 +10,7 @@ from typing import Any
 
 from mkdm.errors import ConfigError, ModelError
 from mkdm.model.fetch import folder_of
+from mkdm.model.hub_cache import how_to_get
 
 MODEL_MANIFEST = "mkdm_manifest.json"
 _TOKENIZER_FILES = (
@@ -23,6 +24,8 @@ _TOKENIZER_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
+_UNLIMITED = 10**9
+"""From here on, a tokenizer's model_max_length means none."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
 
 
@@ -88,12 +91,52 @@ def check_max_length(models: str | Path, max_length: int | None) -> None:
 
 
 def _check_max_length(folder: Path, max_length: int | None) -> None:
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json")
     takes = config.get("max_length") if config.get("model_type") == "mkdm" else config.get("max_position_embeddings")
     if takes is not None and "roberta" in config.get("model_type", ""):  # which leaves positions up to padding unused
         takes -= config.get("pad_token_id", 1) + 1
+    takes = min((one for one in (takes, saved_length(folder)) if one is not None), default=None)
     if max_length is not None and takes is not None and max_length > takes:
         raise ConfigError(f"--max-length is {max_length}; this model takes 1 to {takes} tokens")
+
+
+def saved_length(folder: str | Path) -> int | None:
+    """Tokens of a pair that a model was saved with, or None where its files tell none.
+
+    That is a student's `max_length`. A teacher takes what a CrossEncoder of its folder does: `max_seq_length` of
+    sentence-transformers, else `model_max_length` of the tokenizer.
+    """
+    folder = Path(folder)
+    config = read_json(folder / "config.json")
+    if config.get("model_type") == "mkdm":
+        own = config.get("max_length")
+        return None if own is None else int(own)
+    sizes = (
+        read_json(folder / "sentence_bert_config.json", {}).get("max_seq_length"),
+        read_json(folder / "tokenizer_config.json", {}).get("model_max_length"),
+    )
+    length = next((one for one in sizes if one is not None), None)
+    return int(length) if length is not None and 0 < length < _UNLIMITED else None
+
+
+def read_json(path: Path, default: Any = None) -> Any:
+    """What a JSON file holds: a mapping, or a list where the default is one.
+
+    Args:
+        default: for a file that is not there; without one that is an error.
+
+    Raises:
+        ModelError: it cannot be read, or holds something else.
+    """
+    if default is not None and not path.exists():
+        return default
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error}): copy the model again") from error
+    if not isinstance(content, dict if default is None else type(default)):
+        raise ModelError(f"{path} does not hold what it should: copy the model again")
+    return content
 
 
 def write_manifest(folder: str | Path) -> str:
@@ -112,10 +155,21 @@ def content_files(folder: Path) -> list[Path]:
         ModelError: as for `model_version`.
     """
     if not folder.is_dir():
+        if (told := how_to_get(str(folder))) is not None:
+            raise ModelError(told)
         raise ModelError(f"no model folder at {folder}: pass --model a folder with config.json and model.safetensors")
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(
+            f"{folder} holds an adapter (LoRA), not a whole model: load it with peft onto its base model, then save "
+            f"what merge_and_unload() returns, and the tokenizer, to a new folder"
+        )
     weights = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.safetensors.index.json"))
     if not weights and any(path for pattern in _PICKLES for path in folder.glob(pattern)):
-        raise ModelError(f"{folder} holds pickled weights, which are never loaded: save it again as safetensors")
+        raise ModelError(
+            f"{folder} holds pickled weights, which are never loaded: if you trust them, save them as safetensors with "
+            f'python -c "from transformers import AutoModelForSequenceClassification as M; '
+            f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
+        )
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]
     missing = [] if weights else ["model.safetensors"]
     missing += [name for name in ("config.json", "tokenizer.json") if not (folder / name).exists()]

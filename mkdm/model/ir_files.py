@@ -7,9 +7,10 @@ from pathlib import Path
 
 from mkdm.errors import ConfigError, ModelError
 from mkdm.model.folder import file_hash, model_folders, model_version
+from mkdm.model.labels import relevant_is_first
 
 IR_FOLDER = "openvino"
-RECORD = "export.json"
+IR_RECORD = "export.json"
 IR_PRECISIONS = ("fp32", "bf16", "int8")
 BY_SPEED = IR_PRECISIONS[::-1]
 """Precisions of IR files, fastest first."""
@@ -42,6 +43,7 @@ class Export:
         reference: figures of the model in fp32 by torch, on the same pairs.
         exported: by precision, the IR files that are there.
         refused: by precision, the figures of those that failed the gate and were not kept.
+        first_label: whether its scores are of the first of a teacher's two labels; see `relevant_label`.
     """
 
     model_version: str
@@ -51,6 +53,7 @@ class Export:
     reference: dict[str, float]
     exported: dict[str, ExportedModel]
     refused: dict[str, dict[str, float]] = field(default_factory=dict)
+    first_label: bool = False
 
     def version(self, precision: str = "auto") -> str:
         """What stands for the files that a run at that precision may take: 16 hexadecimal digits.
@@ -67,7 +70,7 @@ class Export:
 
     def write(self, folder: Path) -> None:
         """Write the record into the folder of the IR files."""
-        (folder / RECORD).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        (folder / IR_RECORD).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     def choose(self, precision: str, fast: tuple[str, ...] = BY_SPEED) -> str | None:
         """The precision to run: the named one if it is there, or for `auto` the fastest that passed its gate.
@@ -80,27 +83,50 @@ class Export:
         return next((name for name in fast if name in self.exported and self.exported[name].passed), None)
 
 
+def own_files(folder: str | Path) -> set[str]:
+    """Names of the files in a model's folder of IR files that `mkdm export-model` made, the record among them.
+
+    Whatever else lies there is another tool's, such as the openvino_model.xml of optimum and sentence-transformers.
+    """
+    try:
+        fields = json.loads(Path(folder, IR_FOLDER, IR_RECORD).read_text())
+        return {IR_RECORD, *(name for one in fields["exported"].values() for name in one["sha256"])}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return set()
+
+
+def _is_foreign(fields: object) -> bool:
+    return isinstance(fields, dict) and bool(fields) and not fields.keys() & {"model_version", "exported", "tools"}
+
+
 def read_export(folder: str | Path) -> Export | None:
-    """The record of a model folder's export, or None where there is none.
+    """The record of a model folder's export, or None where there is none, or only another tool's file of that name.
 
     Raises:
-        ModelError: it cannot be read, or was made of other weights than the folder's.
+        ModelError: it cannot be read, was made of other weights than the folder's, or for another label.
     """
-    record = Path(folder, IR_FOLDER, RECORD)
+    record = Path(folder, IR_FOLDER, IR_RECORD)
     if not record.exists():
         return None
     try:
         fields = json.loads(record.read_text())
+        if _is_foreign(fields):
+            return None
         exported = {name: ExportedModel(**one) for name, one in fields.pop("exported").items()}
         export = Export(**fields, exported=exported)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(f"{record} cannot be read ({error!r}): run mkdm export-model again") from error
+        raise ModelError(
+            f"{record} cannot be read ({error!r}): remove it and the IR files beside it, and run mkdm "
+            f"export-model again"
+        ) from error
     version = model_version(folder)
     if export.model_version != version:
         raise ModelError(
             f"{record} was made of model version {export.model_version}, the folder is {version} now: run mkdm "
             f"export-model again, or remove {record.parent}"
         )
+    if export.first_label != relevant_is_first(folder):
+        raise ModelError(f"{record} was made for another of the model's labels: run mkdm export-model again")
     return export
 
 
@@ -137,8 +163,8 @@ def missing(folder: str | Path, export: Export | None, precision: str) -> str:
         return f"{folder} has no {wanted}: run mkdm export-model --model {folder} first"
     if precision in export.refused:
         return (
-            f"{folder} has no {wanted}: it was refused for its quality; see {Path(folder, IR_FOLDER, RECORD)}, or run "
-            f"mkdm export-model --model {folder} with --force true"
+            f"{folder} has no {wanted}: it was refused for its quality; see {Path(folder, IR_FOLDER, IR_RECORD)}, or "
+            f"run mkdm export-model --model {folder} with --force true"
         )
     there = ", ".join(export.exported) or "none"
     if precision == "auto":

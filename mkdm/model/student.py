@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
@@ -128,7 +129,7 @@ class MkdmModel(PreTrainedModel):
             max_length: tokens of a pair; by default all that the encoder has positions for.
 
         Raises:
-            ModelError: the folder does not load, or has fewer layers than asked for.
+            ModelError: the folder does not load, lacks weights of the encoder, or has fewer layers than asked for.
         """
         try:
             encoder_config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -208,16 +209,42 @@ def _layers(folder: str | Path, config: Any, wanted: int | None) -> int:
 def _load(auto: Any, folder: str | Path, config: Any) -> Any:
     try:
         with quiet_transformers():  # the layers above k are left out on purpose, and would be listed one by one
-            return auto.from_pretrained(
+            model, report = auto.from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
+                output_loading_info=True,
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"cannot load the encoder at {folder}: {first_line(error)}") from error
+    check_report(report, folder, unused=("pooler.",))
+    return model
+
+
+def check_report(report: dict[str, Any], folder: str | Path, unused: tuple[str, ...] = ()) -> None:
+    """Check that transformers found every weight of a model in its files, of the right shape.
+
+    Args:
+        report: what from_pretrained tells with `output_loading_info`.
+        unused: starts of the names of weights that no score depends on.
+
+    Raises:
+        ModelError: it did not, so that it made random ones up.
+    """
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith(unused))
+    if missing:
+        there = ", such as " + min(report["unexpected_keys"]) if report["unexpected_keys"] else ""
+        raise ModelError(
+            f"the weights at {folder} lack {missing[0]} ({len(missing)} tensors), which would be random"
+            f"{f', and have others{there}' if there else ''}: save the model again under the names of its family"
+        )
+    if report["mismatched_keys"]:
+        raise ModelError(
+            f"{min(map(str, report['mismatched_keys']))} at {folder} has another shape than its config.json tells"
+        )
 
 
 def _without_pooler(encoder: Any) -> Any:

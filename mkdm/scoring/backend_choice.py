@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mkdm.errors import ConfigError
-from mkdm.model import check_backend, read_export
+from mkdm.model import check_backend, folder_of, model_version, read_export
 from mkdm.scoring.backend import LoadedBackend
 
 BACKENDS = {
@@ -34,6 +34,7 @@ def load_backend(
         raise ConfigError(f"no precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     if backend not in (*BACKENDS, "auto"):
         raise ConfigError(f"no backend {backend!r}: choose auto or one of {', '.join(BACKENDS)}")
+    folder = folder_of(folder, model_version)
     check_backend(folder, backend, precision)
     name = _suitable(folder, precision) if backend == "auto" else backend
     if name == "openvino" and find_spec("openvino") is None:

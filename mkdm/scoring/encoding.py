@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from mkdm.errors import ModelError, RejectCode
+from mkdm.scoring.control_tokens import TextTokenizer
 from mkdm.scoring.template import Template
 from mkdm.scoring.token_cache import Ids, TokenCache
 
@@ -57,6 +58,9 @@ class Batch:
 class PairEncoder:
     """Encodes pairs exactly as the tokenizer's own pair encoding does, truncating the passage alone.
 
+    Texts that spell control tokens, such as [SEP] or </s>, are the exception: they are text here, and get the ids of
+    their pieces; see `TextTokenizer`.
+
     Args:
         tokenizer: a fast (Rust) tokenizer.
         max_length: tokens of a pair at most, special tokens included.
@@ -74,6 +78,7 @@ class PairEncoder:
         self._rust = tokenizer.backend_tokenizer
         self._rust.no_truncation()
         self._rust.no_padding()
+        self._texts = TextTokenizer(tokenizer)
         self._pad_id = int(tokenizer.pad_token_id or 0)
         self._cache = TokenCache()
         self._has_types = "token_type_ids" in tokenizer.model_input_names
@@ -109,14 +114,17 @@ class PairEncoder:
         )
 
     def tokenise(self, texts: Sequence[str]) -> tuple[dict[str, Ids], dict[str, RowError]]:
-        """Token ids of each distinct text, without special tokens, and the texts that the tokenizer refuses."""
+        """Token ids of each distinct text, without special tokens, and the texts that the tokenizer refuses.
+
+        What spells a control token is text.
+        """
         distinct = dict.fromkeys(texts)
         ids: dict[str, Ids] = {text: known for text in distinct if (known := self._cache.get(text)) is not None}
         refused: dict[str, RowError] = {}
 
         def encode(part: list[str]) -> None:
-            for text, encoding in zip(part, self._rust.encode_batch(part, add_special_tokens=False), strict=True):
-                ids[text] = np.array(encoding.ids, dtype=np.int32)
+            for text, found in zip(part, self._texts.ids(part), strict=True):
+                ids[text] = np.array(found, dtype=np.int32)
                 self._cache.put(text, ids[text])
 
         def refuse(text: str, error: Exception) -> None:

@@ -9,7 +9,7 @@ import openvino
 from numpy.typing import NDArray
 
 from mkdm.errors import ConfigError, ModelError
-from mkdm.model import BY_SPEED, load_tokenizer, missing, read_export, verify
+from mkdm.model import BY_SPEED, check_fitness, load_tokenizer, missing, read_export, saved_length, verify
 from mkdm.scoring.backend import WINDOW, LoadedBackend
 from mkdm.scoring.encoding import Batch
 
@@ -78,9 +78,11 @@ def machine_precisions() -> tuple[str, ...]:
 
 def load(folder: str | Path, precision: str, threads: int | None, streams: int | None) -> LoadedBackend:
     """Load an exported model; see `load_backend`."""
+    check_fitness(folder)
     export = read_export(folder)
     chosen = None if export is None else export.choose(precision, machine_precisions())
     if export is None or chosen is None:
         raise ModelError(missing(folder, export, precision))
     backend = OpenVinoBackend(verify(folder, export.exported[chosen]), chosen, threads, streams)
-    return LoadedBackend(backend, load_tokenizer(folder), export.max_length, export.model_version)
+    length = min(export.max_length, saved_length(folder) or export.max_length)
+    return LoadedBackend(backend, load_tokenizer(folder), length, export.model_version)

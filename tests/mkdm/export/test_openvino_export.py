@@ -185,3 +185,43 @@ def test_folder_that_cannot_be_written(exported_folder, texts, validation, tmp_p
         export_model(folder, (texts[0][:5], texts[1][:5]), validation, ExportSettings(("fp32",)))
     assert read_export(folder) == before
     assert [path.name for path in folder.glob("openvino*")] == ["openvino"]
+
+
+def test_files_of_another_tool_stay(student_folder, texts, validation, tmp_path):
+    folder = Path(shutil.copytree(student_folder, tmp_path / "student"))
+    theirs = {"openvino_model.xml": b"<net/>", "openvino_model.bin": b"weights", "sub/openvino_config.json": b"{}"}
+    for name, content in theirs.items():
+        (folder / "openvino" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "openvino" / name).write_bytes(content)
+    assert read_export(folder) is None
+    calibration = (texts[0][:5], texts[1][:5])
+    for _ in range(2):
+        export_model(folder, calibration, validation, ExportSettings(("fp32",)))
+        assert {name: (folder / "openvino" / name).read_bytes() for name in theirs} == theirs
+        assert read_export(folder).exported["fp32"].passed
+    assert [path.name for path in folder.glob("openvino*")] == ["openvino"]
+
+
+@pytest.mark.parametrize("name", ["export.json", "fp32.xml", "int8.bin"])
+def test_file_of_another_tool_is_not_overwritten(name, student_folder, texts, validation, tmp_path):
+    folder = Path(shutil.copytree(student_folder, tmp_path / "student"))
+    (folder / "openvino").mkdir()
+    (folder / "openvino" / name).write_text('{"made_by": "another tool"}')
+    assert check_backend(folder, "auto", "auto") is None, "a foreign export.json is no record of ours"
+    with pytest.raises(ModelError, match=rf"{name} was not made by mkdm export-model, .* move it away"):
+        export_model(folder, (texts[0][:5], texts[1][:5]), validation, ExportSettings(("fp32",)))
+    assert (folder / "openvino" / name).read_text() == '{"made_by": "another tool"}'
+
+
+def test_export_for_the_other_label_is_refused(tokenizers, texts, validation, tmp_path):
+    config = tiny_config("bert", tokenizers["bert"])
+    config.id2label = {0: "relevant", 1: "irrelevant"}
+    torch.manual_seed(0)
+    save_checkpoint(spread_scores(AutoModelForSequenceClassification.from_config(config)), tokenizers["bert"], tmp_path)
+    export_model(tmp_path, (texts[0][:5], texts[1][:5]), validation, ExportSettings(("fp32",)))
+    scores = [Scorer.load(tmp_path, name, "fp32").score(*texts) for name in ("openvino", "torch")]
+    np.testing.assert_allclose(*scores, rtol=0, atol=1e-5)
+    record = tmp_path / "openvino" / "export.json"
+    record.write_text(record.read_text().replace('"first_label": true', '"first_label": false'))
+    with pytest.raises(ModelError, match="was made for another of the model's labels"):
+        Scorer.load(tmp_path, "openvino", "fp32")
