@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         read_pinned_pairs,
         require_columns,
     )
+    from jobs.engine.plain_numbers import plain_number
     from jobs.engine.report import RunReport, refuse_rejects
     from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, fit_texts, with_row_code
     from jobs.engine.tables import PASSAGES_AT, TABLES

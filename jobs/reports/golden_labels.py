@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, IntegralType, NumericType, StringType
 
-from jobs.engine import PinnedPairs, Table, check_pairs, require_columns
+from jobs.engine import PinnedPairs, Table, check_pairs, plain_number, require_columns
 from mkdm.columns import GOLDEN_LABEL, PAIR_KEY
 from mkdm.errors import InputError
 
@@ -73,7 +73,7 @@ def _check_golden_labels(rows: DataFrame, where: str) -> DataFrame:
         kind = rows.schema[name].dataType
         if not isinstance(kind, StringType | IntegralType):
             raise InputError(f"column {name} of {where} is {kind.simpleString()}; it must be string or integer")
-    value = F.col(GOLDEN_LABEL).try_cast("double")
+    value = plain_number(rows, GOLDEN_LABEL)
     wrong = ~F.coalesce(value.isin(0.0, 1.0), F.lit(False))
     group = [F.min(GROUP).alias(GROUP)] if GROUP in rows.columns else []
     return rows.groupBy(*(F.col(name).cast("string").alias(name) for name in PAIR_KEY)).agg(

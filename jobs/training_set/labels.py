@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.engine import COMPLETE, ROW_CODE, ROW_MESSAGE, Ledger, Table, is_file, read_pinned, require_columns, say
+from jobs.engine import COMPLETE, ROW_CODE, ROW_MESSAGE, Ledger, Table, is_file, plain_number, read_pinned, require_columns, say
 from mkdm.columns import GOLDEN_LABEL, PAIR_KEY, QUERY_ID, RUN_ID, SOFT_LABEL, TEACHER_ID, TEACHER_VERSION
 from mkdm.errors import InputError, RejectCode
 from udfs.training_rows import NO_GOLDEN_LABEL, SOURCE, soft_label_column
@@ -61,7 +61,7 @@ def read_golden_labels(table: Table, version: int | None, named: bool) -> Golden
         return GoldenLabels(None, NOTHING)
     rows, pinned = read_pinned(table.spark, table, version, "--golden-labels-version")
     require_columns(rows, (*PAIR_KEY, GOLDEN_LABEL), table.location)
-    number = F.col(GOLDEN_LABEL).try_cast("double")
+    number = plain_number(rows, GOLDEN_LABEL)
     valid = F.when(number.isin(0.0, 1.0), number.cast("tinyint"))
     first_source = [F.min(F.col(SOURCE).cast("string")).alias(SOURCE)] if SOURCE in rows.columns else []
     by_key = rows.groupBy(*_string_keys()).agg(

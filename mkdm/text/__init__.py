@@ -9,6 +9,7 @@ from mkdm.doors import door
 
 if TYPE_CHECKING:
     from mkdm.text.html import HTML, strip_html
+    from mkdm.text.invisible import VISIBLE
     from mkdm.text.passages import PassageCutter, cutter_version
     from mkdm.text.queries import normalise_query, words
 else:
