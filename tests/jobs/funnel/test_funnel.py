@@ -18,7 +18,7 @@ from jobs.funnel.passages import coded_documents, cut, exact_duplicates, uncut, 
 from jobs.funnel.queries import merged, normalised, with_segments
 from jobs.funnel.steps import transform
 from mkdm.errors import InputError
-from mkdm.evaluation.metrics import bm25, word_overlap
+from mkdm.evaluation.baselines import bm25, word_overlap
 from udfs.passages import cut_settings
 
 QUERIES = "query_id string, query string, frequency double"
