@@ -59,6 +59,8 @@ SETTINGS = (
     "head_share",
     "body_share",
     "html",
+    "max_document_characters",
+    "max_query_characters",
     "near_duplicates",
     "duplicates",
     "boilerplate_documents",

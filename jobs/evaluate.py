@@ -13,9 +13,8 @@ from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
-    CsvEscape,
-    FileOptions,
     Identity,
+    LabelledPairsFlags,
     Ledger,
     Table,
     Warehouse,
@@ -54,7 +53,7 @@ MOST_GROUPS = 50
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(LabelledPairsFlags):
     """Measure a model, or the scores of a run, against golden labels, by source; or two of them with a paired test.
 
     Raises:
@@ -71,21 +70,8 @@ class EvaluateConfig:
     """Second scoring run, for a paired test."""
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
-    pairs: str | None = None
-    """Pairs, if not <warehouse>/pairs: a Delta table, or a .parquet, .csv, .tsv or .jsonl file or folder."""
     pairs_version: int | None = None
     """Delta version of the pairs; default: the one that --run-id has scored, or else the newest."""
-    columns: str | None = None
-    """Names of the columns of the pairs in .csv or .tsv files without a header, joined by commas."""
-    golden_labels: str | None = None
-    """Golden labels, if not <warehouse>/golden_labels: a Delta table or a file, as for the pairs."""
-    golden_labels_version: int | None = None
-    """Delta version of the golden labels; default: the newest."""
-    golden_labels_columns: str | None = None
-    """Names of the columns of the golden labels in .csv or .tsv files without a header, joined by commas."""
-    csv_escape: CsvEscape = "auto"
-    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
-    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
     scores: str | None = None
     """Table of scores, if not <warehouse>/scores."""
     runs: str | None = None
@@ -111,6 +97,7 @@ class EvaluateConfig:
     """Of those draws."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.model is None) == (self.run_id is None):
             raise ConfigError("give --model to score now, or --run-id for stored scores: one of the two")
         if self.against is not None and self.against_run_id is not None:
@@ -137,7 +124,7 @@ def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport:
     version = _pairs_version(config, table, sources[MODEL])
     golden_table = warehouse.table("golden_labels", config.golden_labels)
     pairs, golden_labels, by = read_grouped(
-        (table, *read_pinned_pairs(spark, table, version, FileOptions(config.columns, config.csv_escape))),
+        (table, *read_pinned_pairs(spark, table, version, config.file_options())),
         (golden_table, *_golden_labels(golden_table, config)),
         config.by,
     )
@@ -218,7 +205,7 @@ def _sources(warehouse: Warehouse, config: EvaluateConfig) -> dict[str, Source]:
 
 
 def _golden_labels(table: Table, config: EvaluateConfig) -> tuple[DataFrame, str]:
-    options = FileOptions(config.golden_labels_columns, config.csv_escape)
+    options = config.golden_options()
     return read_pinned(table.spark, table, config.golden_labels_version, "--golden-labels-version", options)
 
 

@@ -11,9 +11,8 @@ from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
     COMPLETE,
     FAILED,
-    CsvEscape,
-    FileOptions,
     Identity,
+    LabelledPairsFlags,
     Ledger,
     Totals,
     Warehouse,
@@ -41,7 +40,7 @@ GATE_FIGURES = ("auc", "auc_change", "accuracy_change", "rank_correlation", "mea
 
 
 @dataclass(frozen=True)
-class ExportModelConfig:
+class ExportModelConfig(LabelledPairsFlags):
     """Turn a model into OpenVINO IR files beside its weights: fp32, bf16, int8, each through a quality gate.
 
     Raises:
@@ -57,17 +56,6 @@ class ExportModelConfig:
     folder. They need no golden label, and should be of the kind that will be scored."""
     calibration_rows: int = 300
     """How many of them, drawn by --seed."""
-    pairs: str | None = None
-    """Pairs to validate on, if not <warehouse>/pairs."""
-    columns: str | None = None
-    """Names of the columns of pairs in .csv or .tsv files without a header, joined by commas."""
-    golden_labels: str | None = None
-    """Their golden labels, if not <warehouse>/golden_labels."""
-    golden_labels_columns: str | None = None
-    """Names of the columns of the golden labels in .csv or .tsv files without a header, joined by commas."""
-    csv_escape: CsvEscape = "auto"
-    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
-    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
     validation_rows: int = 4000
     """How many pairs with a golden label to validate on, drawn by --seed, query by query."""
     precisions: str = ",".join(IR_PRECISIONS)
@@ -82,6 +70,7 @@ class ExportModelConfig:
     """Table of runs, if not <warehouse>/runs."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(self, 1, "calibration_rows")
         require_at_least(self, 2, "validation_rows")
         require_at_least(self, 0, "seed", "max_auc_loss")
@@ -141,14 +130,17 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportModelReport:
     check_installed()
     model = check_model(config.model, "torch", "fp32")
     warehouse = Warehouse(spark, config.warehouse)
-    options = FileOptions(config.columns, config.csv_escape)
-    golden_options = FileOptions(config.golden_labels_columns, config.csv_escape)
+    options = config.file_options()
+    golden_options = config.golden_options()
     calibration_table = warehouse.table("pairs", config.calibration)
     calibration = read_pairs(spark, calibration_table, None, options=options, faults="leave out")
     golden = warehouse.table("golden_labels", config.golden_labels)
     pairs, golden_labels, _ = read_grouped(
-        (table := warehouse.table("pairs", config.pairs), *read_pinned_pairs(spark, table, None, options)),
-        (golden, *read_pinned(spark, golden, None, "", golden_options)),
+        (
+            table := warehouse.table("pairs", config.pairs),
+            *read_pinned_pairs(spark, table, config.pairs_version, options),
+        ),
+        (golden, *read_pinned(spark, golden, config.golden_labels_version, "--golden-labels-version", golden_options)),
         None,
     )
     versions = {

@@ -20,9 +20,8 @@ from jobs.engine import (
     FAILED,
     ROW_CODE,
     ROW_MESSAGE,
-    CsvEscape,
-    FileOptions,
     Identity,
+    LabelledPairsFlags,
     Ledger,
     Run,
     RunReport,
@@ -78,7 +77,7 @@ _SPLIT_NAME = re.compile(r"^[A-Za-z0-9_-]{1,40}$")
 
 
 @dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(LabelledPairsFlags):
     """Write pairs with their golden and soft labels, encoded, as a training set of Parquet files with a manifest.
 
     Raises:
@@ -91,21 +90,6 @@ class ExportConfig:
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
     output: str | None = None
     """Folder or URI of the set, if not <warehouse>/training_set; needed where the warehouse is CATALOG.SCHEMA."""
-    pairs: str | None = None
-    """Pairs, if not <warehouse>/pairs: a Delta table, or a .parquet, .csv, .tsv or .jsonl file or folder."""
-    pairs_version: int | None = None
-    """Delta version of the pairs; default: the newest."""
-    columns: str | None = None
-    """Names of the columns of the pairs in .csv or .tsv files without a header, joined by commas."""
-    golden_labels: str | None = None
-    """Golden labels, if not <warehouse>/golden_labels: a Delta table, or files, as for the pairs."""
-    golden_labels_version: int | None = None
-    """Delta version of the golden labels; default: the newest."""
-    golden_labels_columns: str | None = None
-    """Names of the columns of the golden labels in .csv or .tsv files without a header, joined by commas."""
-    csv_escape: CsvEscape = "auto"
-    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
-    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
     soft_labels: str | None = None
     """Soft labels, if not <warehouse>/soft_labels: as for the others."""
     soft_labels_version: int | None = None
@@ -130,6 +114,7 @@ class ExportConfig:
     """Whether to replace another training set that is in the folder."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_shares(self, "max_reject_rate")
         require_at_least(self, 1, "max_length", "row_group_rows")
         self.shares()
@@ -166,7 +151,7 @@ def run(spark: SparkSession, config: ExportConfig) -> TrainingSetReport:
     if (Path(config.tokenizer) / "config.json").exists():
         check_max_length(config.tokenizer, config.max_length)
     table = warehouse.table("pairs", config.pairs)
-    options = FileOptions(config.columns, config.csv_escape)
+    options = config.file_options()
     pairs = read_pairs(spark, table, config.pairs_version, (SOURCE,), options)
     ledger = Ledger(warehouse.table("runs", config.runs))
     table = warehouse.table("golden_labels", config.golden_labels)
@@ -174,7 +159,7 @@ def run(spark: SparkSession, config: ExportConfig) -> TrainingSetReport:
         table,
         config.golden_labels_version,
         config.golden_labels is not None,
-        FileOptions(config.golden_labels_columns, config.csv_escape),
+        config.golden_options(),
     )
     table = warehouse.table("soft_labels", config.soft_labels)
     soft = read_soft_labels(table, config.soft_labels_version, config.soft_labels is not None, ledger, config.teachers)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mkdm.doors import door
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"
 
 if TYPE_CHECKING:
     from mkdm.scoring import Scorer

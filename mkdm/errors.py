@@ -66,6 +66,7 @@ class RejectCode(StrEnum):
     NON_FINITE_SCORE = "non_finite_score"
     NULL_TEXT = "null_text"
     EMPTY_TEXT = "empty_text"
+    TEXT_TOO_LONG = "text_too_long"
     HTML_TEXT = "html_text"
     INVALID_FREQUENCY = "invalid_frequency"
     INVALID_RANK = "invalid_rank"

@@ -14,7 +14,7 @@ from pyspark.sql.types import ArrayType, FloatType, LongType, MapType, StringTyp
 from pyspark.sql.udf import UserDefinedFunction
 
 from mkdm.errors import ModelError
-from mkdm.text import HTML, normalise_query, strip_html, words
+from mkdm.text import HTML, VISIBLE, normalise_query, strip_html, words
 from udfs.asking import ask_a_task
 from udfs.scoring import MAX_MESSAGE
 
@@ -25,6 +25,7 @@ __all__ = [
     "ERROR",
     "HTML",
     "KEY",
+    "VISIBLE",
     "CutSettings",
     "cut_settings",
     "cut_udf",

@@ -48,7 +48,9 @@ if TYPE_CHECKING:
         require_columns,
         require_ids,
     )
+    from jobs.engine.pairs_flags import LabelledPairsFlags
     from jobs.engine.pairs_job import PairsJob, PairsJobConfig
+    from jobs.engine.plain_numbers import plain_number
     from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, fault_code, fault_message, fit_texts, with_row_code
     from jobs.engine.run_report import RunReport, refuse_rejects, work_done
     from jobs.engine.schemas import PASSAGES_AT, TABLES

@@ -124,14 +124,12 @@ def asked(location: str, ask: Callable[[], T]) -> T:
     """What a file system answers.
 
     Raises:
-        InputError, ConfigError: it has no answer; says why, on one line.
+        InputError: it has no answer; says why, on one line.
     """
     try:
         return ask()
     except FOREIGN as error:
-        fault = told(error)
-        kind = ConfigError if isinstance(fault, ConfigError) else InputError
-        raise kind(f"cannot read {location}: {fault}") from error
+        raise InputError(f"cannot read {location}: {told(error)}") from error
 
 
 def _has_jvm(spark: SparkSession) -> bool:

@@ -13,33 +13,22 @@ from jobs.engine.chunks import auto_chunks, known_rate
 from jobs.engine.commit import Output, rejected_rows
 from jobs.engine.ledger import Identity, Ledger, RunState
 from jobs.engine.pairs import PinnedPairs, read_pairs
+from jobs.engine.pairs_flags import PairsFlags
 from jobs.engine.run_report import RunReport
 from jobs.engine.scoring import ROWS_PER_TASK
 from jobs.engine.table import Table
-from jobs.engine.text_files import CsvEscape, FileOptions
 from jobs.engine.warehouse import Warehouse
 from mkdm.config import require_at_least, require_shares
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairsJobConfig:
+class PairsJobConfig(PairsFlags):
     """Run models over every pair of a table.
 
     Raises:
         ConfigError: a number outside its range.
     """
 
-    pairs: str | None = None
-    """Pairs to read, if not <warehouse>/pairs: a Delta table, or a file, folder or pattern of .parquet, .csv, .tsv or
-    .jsonl files, text files packed (.gz, .bz2, .zst) or not."""
-    pairs_version: int | None = None
-    """Delta version of the pairs to read; default: the newest when the run starts."""
-    columns: str | None = None
-    """Names of the columns of .csv and .tsv files without a header, joined by commas, such as
-    query_id,passage_id,query,passage of MS MARCO's top1000 as a .tsv file."""
-    csv_escape: CsvEscape = "auto"
-    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
-    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
     rejected_pairs: str | None = None
     """Table of pairs without a result and why, if not <warehouse>/rejected_pairs."""
     runs: str | None = None
@@ -57,13 +46,9 @@ class PairsJobConfig:
     """Pairs of one Spark task, which is what is done again when an executor dies."""
 
     def __post_init__(self) -> None:
-        self.file_options()
+        super().__post_init__()
         require_shares(self, "max_reject_rate")
         require_at_least(self, 1, "token_budget", "rows_per_task", "chunks")
-
-    def file_options(self) -> FileOptions:
-        """What is told of the pairs, where they are files."""
-        return FileOptions(self.columns, self.csv_escape)
 
 
 @dataclass(frozen=True)

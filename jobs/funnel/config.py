@@ -61,6 +61,10 @@ class BuildPairsConfig:
     """Tokens at most that a passage repeats of the one before."""
     html: Literal["keep", "strip", "reject"] = "keep"
     """Of a document with HTML tags in its text: cut it as it is, take the tags out first, or leave it out."""
+    max_document_characters: int = 5_000_000
+    """Characters of a document at most, HTML tags counted: a longer one is rejected, as a task would hold it whole."""
+    max_query_characters: int = 2_000
+    """Characters of a query at most: a longer one is rejected."""
     near_duplicates: float | None = None
     """Also find passages that share at least this share of their three-word shingles with another one, 0 to 1."""
     duplicates: Literal["keep", "merge"] = "keep"
@@ -85,7 +89,7 @@ class BuildPairsConfig:
         if self.head_share + self.body_share > 1 + 1e-9:
             raise ConfigError(f"--head-share {self.head_share} and --body-share {self.body_share} are more than 1")
         numbers = ("passage_tokens", "documents_per_query", "passages_per_document", "passages_per_query")
-        require_at_least(self, 1, *numbers)
+        require_at_least(self, 1, *numbers, "max_document_characters", "max_query_characters")
         require_at_least(self, 2, "boilerplate_documents")
         if not 0 <= self.passage_overlap < self.passage_tokens:
             raise ConfigError(

@@ -13,6 +13,7 @@ from jobs.engine import (
     Table,
     fault_code,
     fault_message,
+    plain_number,
     read_pinned,
     require_columns,
     require_ids,
@@ -20,6 +21,7 @@ from jobs.engine import (
 )
 from mkdm.columns import DOC_ID, DOC_RANK, ERROR_CODE, ERROR_MESSAGE, FREQUENCY, QUERY, QUERY_ID, ROW_FAULT, TEXT
 from mkdm.errors import InputError, RejectCode
+from udfs.passages import VISIBLE
 
 QUERIES, DOCUMENTS, QUERY_DOCUMENTS = "queries", "documents", "query_documents"
 KEYS = {QUERIES: (QUERY_ID,), DOCUMENTS: (DOC_ID,), QUERY_DOCUMENTS: (QUERY_ID, DOC_ID)}
@@ -81,17 +83,17 @@ def read_input(name: str, table: Table, version: int | None, options: FileOption
         table,
         rows.select(
             *(F.col(column).cast("string") for column in (*KEYS[name], *_TEXTS[name])),
-            *(_number(column) for column in numbers),
+            *(_number(rows, column) for column in numbers),
             *([ROW_FAULT] if ROW_FAULT in rows.columns else []),
         ),
         pinned,
     )
 
 
-def _number(column: str) -> Column:
+def _number(rows: DataFrame, column: str) -> Column:
     """The column as double: null stays null, and what is no number is NaN. All columns of CSV files are strings."""
     unread = F.when(F.col(column).isNotNull(), F.lit(float("nan")))
-    return F.coalesce(F.col(column).try_cast("double"), unread).alias(column)
+    return F.coalesce(plain_number(rows, column), unread).alias(column)
 
 
 def told(number: Column) -> Column:
@@ -147,20 +149,29 @@ def _chosen(faults: list[Fault], part: int) -> Column:
     return chosen
 
 
-def text_faults(column: str) -> list[Fault]:
+def text_faults(column: str, most: int, length: Column | None = None) -> list[Fault]:
     """The faults of a text that no passage or query can come of.
 
     Args:
         column: query, or text.
+        most: its characters at most.
+        length: its characters, if not those that the column has now.
     """
     of_query = column == QUERY
-    value = F.col(column)
+    value, flag = F.col(column), f"--max-{'query' if of_query else 'document'}-characters"
+    length = F.length(value) if length is None else length
+    size = F.concat(F.format_number(length, 0), F.lit(f" characters, more than {flag} {most:,}"))
     return [
         (RejectCode.NULL_QUERY if of_query else RejectCode.NULL_TEXT, value.isNull(), f"{column} is null"),
         (RejectCode.INVALID_TEXT, ~F.is_valid_utf8(value), f"{column} is not valid UTF-8"),
         (
+            RejectCode.QUERY_TOO_LONG if of_query else RejectCode.TEXT_TOO_LONG,
+            length > most,
+            F.concat(F.lit(f"{column} has "), size),
+        ),
+        (
             RejectCode.EMPTY_QUERY if of_query else RejectCode.EMPTY_TEXT,
-            ~F.coalesce(value.rlike(r"(?U)[^\s\x00-\x1f]"), F.lit(False)),
+            ~F.coalesce(value.rlike(f"(?U){VISIBLE}"), F.lit(False)),
             f"{column} is empty",
         ),
     ]

@@ -13,27 +13,28 @@ HAS_HTML = "has_html"
 PASSAGE_COLUMNS = (PASSAGE_ID, DOC_ID, ORDINAL, PASSAGE, CUT_HASH, DUPLICATE_OF, DOCUMENTS_SHARING)
 
 
-def coded_documents(rows: DataFrame, html: str, settings: CutSettings) -> DataFrame:
+def coded_documents(rows: DataFrame, html: str, settings: CutSettings, most: int = 5_000_000) -> DataFrame:
     """The documents with what they are cut from, or with the reason why they are left out.
 
     Args:
         rows: doc_id, text.
         html: strip, keep or reject.
+        most: characters of a document at most, its HTML counted.
 
     Returns:
         doc_id, text, has_html, cut_hash (xxhash64 of the text and of all that decides where it is cut), error_code,
         error_message.
     """
-    has_html = F.coalesce(F.when(F.is_valid_utf8(TEXT), F.col(TEXT).rlike(HTML)), F.lit(False))
-    rows = rows.withColumn(HAS_HTML, has_html)
-    faults = text_faults(TEXT)
+    fit = F.is_valid_utf8(TEXT) & (F.length(TEXT) <= most)
+    has_html = F.coalesce(F.when(fit, F.col(TEXT).rlike(HTML)), F.lit(False))
+    rows = rows.withColumn(HAS_HTML, has_html).withColumn("_length", F.length(TEXT))
+    faults = text_faults(TEXT, most, F.col("_length"))
     if html == "strip":
-        fit = F.is_valid_utf8(TEXT) & F.col(HAS_HTML)
-        rows = rows.withColumn("_stripped", strip_html_udf()(F.when(fit, F.col(TEXT))))
+        rows = rows.withColumn("_stripped", strip_html_udf()(F.when(F.col(HAS_HTML), F.col(TEXT))))
         rows = rows.withColumn(TEXT, F.coalesce("_stripped", TEXT)).drop("_stripped")
     elif html == "reject":
         faults.append((RejectCode.HTML_TEXT, F.col(HAS_HTML), "text has HTML tags; --html strip takes them out"))
-    coded = with_faults(rows, DOCUMENTS, *faults)
+    coded = with_faults(rows, DOCUMENTS, *faults).drop("_length")
     return coded.withColumn(CUT_HASH, F.xxhash64(F.col(TEXT), F.lit(str(settings))))
 
 

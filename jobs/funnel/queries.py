@@ -13,21 +13,23 @@ RAW_QUERY_ID = "raw_query_id"
 _ABOVE = "_above"
 
 
-def normalised(rows: DataFrame) -> DataFrame:
+def normalised(rows: DataFrame, most: int = 2_000) -> DataFrame:
     """The queries with their normalised text, or with the reason why they are left out.
 
     Args:
         rows: query_id, query, and perhaps frequency.
+        most: characters of a query at most.
 
     Returns:
-        query_id, query (normalised, null for invalid text), frequency (null for none known), error_code, error_message.
+        query_id, query (normalised, null for a text that is invalid or too long), frequency (null for none known),
+        error_code, error_message.
     """
     if FREQUENCY not in rows.columns:
         rows = rows.withColumn(FREQUENCY, F.lit(None).cast("double"))
     frequency = F.col(FREQUENCY)
     wrong = frequency.isNotNull() & (F.isnan(frequency) | (frequency < 0) | (frequency == float("inf")))
     faults: list[Fault] = [
-        *text_faults(QUERY),
+        *text_faults(QUERY, most),
         (
             RejectCode.INVALID_FREQUENCY,
             wrong,
@@ -35,7 +37,8 @@ def normalised(rows: DataFrame) -> DataFrame:
         ),
     ]
     coded = with_faults(rows, QUERIES, *faults, first=F.desc_nulls_last(FREQUENCY))
-    return coded.withColumn(QUERY, normalise_udf()(F.when(F.is_valid_utf8(QUERY), F.col(QUERY))))
+    fit = F.is_valid_utf8(QUERY) & (F.length(QUERY) <= most)  # the time of NFKC may grow with the square of the length
+    return coded.withColumn(QUERY, normalise_udf()(F.when(fit, F.col(QUERY))))
 
 
 def merged(coded: DataFrame) -> DataFrame:

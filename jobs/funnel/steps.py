@@ -123,7 +123,7 @@ class Build:
 def build_queries(build: Build) -> StepCounts:
     """Normalise and merge the queries, and tell head, body and tail: `normalised_queries` and `query_map`."""
     counts = StepCounts(QUERIES)
-    coded = normalised(build.inputs[QUERIES].rows).persist(StorageLevel.DISK_ONLY)
+    coded = normalised(build.inputs[QUERIES].rows, build.config.max_query_characters).persist(StorageLevel.DISK_ONLY)
     try:
         fit = counts.count_codes(coded, QUERIES)
         build.reject(coded, QUERIES, counts)
@@ -160,7 +160,9 @@ def build_passages(build: Build) -> StepCounts:
     staged = staging(build.warehouse, build.run, "passages")
     batch = build.spark.conf.get(ARROW_ROWS)
     build.spark.conf.set(ARROW_ROWS, str(DOCUMENTS_PER_BATCH))
-    coded = coded_documents(build.inputs[DOCUMENTS].rows, config.html, build.settings).persist(StorageLevel.DISK_ONLY)
+    coded = coded_documents(
+        build.inputs[DOCUMENTS].rows, config.html, build.settings, config.max_document_characters
+    ).persist(StorageLevel.DISK_ONLY)
     try:
         fit = counts.count_codes(coded, DOCUMENTS)
         build.reject(coded, DOCUMENTS, counts)

@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, NumericType, StringType
 
-from jobs.engine import PinnedPairs, Table, check_pairs, require_columns, require_ids, require_unchanged
+from jobs.engine import PinnedPairs, Table, check_pairs, plain_number, require_columns, require_ids, require_unchanged
 from mkdm.columns import GOLDEN_LABEL, PAIR_KEY
 from mkdm.errors import InputError
 
@@ -78,7 +78,7 @@ def _check_golden_labels(rows: DataFrame, where: str) -> DataFrame:
     if not isinstance(kind, NumericType | BooleanType | StringType):
         raise InputError(f"column {GOLDEN_LABEL} of {where} is {kind.simpleString()}; it must be a number, 0 or 1")
     require_ids(rows, PAIR_KEY, where)
-    value = F.col(GOLDEN_LABEL).try_cast("double")
+    value = plain_number(rows, GOLDEN_LABEL)
     wrong = ~F.coalesce(value.isin(0.0, 1.0), F.lit(False))
     group = [F.min(GROUP).alias(GROUP)] if GROUP in rows.columns else []
     return rows.groupBy(*(F.col(name).cast("string").alias(name) for name in PAIR_KEY)).agg(

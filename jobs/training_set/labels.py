@@ -13,6 +13,7 @@ from jobs.engine import (
     Ledger,
     Table,
     is_file,
+    plain_number,
     read_pinned,
     require_columns,
     require_ids,
@@ -77,7 +78,7 @@ def read_golden_labels(
     rows, pinned = read_pinned(table.spark, table, version, "--golden-labels-version", options)
     require_columns(rows, (*PAIR_KEY, GOLDEN_LABEL), table.location)
     require_ids(rows, PAIR_KEY, table.location)
-    number = F.col(GOLDEN_LABEL).try_cast("double")
+    number = plain_number(rows, GOLDEN_LABEL)
     valid = F.when(number.isin(0.0, 1.0), number.cast("tinyint"))
     first_source = [F.min(F.col(SOURCE).cast("string")).alias(SOURCE)] if SOURCE in rows.columns else []
     by_key = rows.groupBy(*_string_keys()).agg(
@@ -110,7 +111,7 @@ def read_soft_labels(table: Table, version: int | None, named: bool, ledger: Led
     rows, pinned = read_pinned(table.spark, table, version, "--soft-labels-version")
     require_columns(rows, (*PAIR_KEY, TEACHER_ID, TEACHER_VERSION, SOFT_LABEL, RUN_ID, "labelled_at"), table.location)
     require_ids(rows, PAIR_KEY, table.location)
-    number = F.coalesce(F.col(SOFT_LABEL).try_cast("double"), F.when(F.col(SOFT_LABEL).isNotNull(), float("nan")))
+    number = F.coalesce(plain_number(rows, SOFT_LABEL), F.when(F.col(SOFT_LABEL).isNotNull(), float("nan")))
     rows = rows.withColumn(SOFT_LABEL, number)  # of text files all columns are strings
     states = ledger.states(job=LABEL_JOB)
     complete = sorted(state.run.run_id for state in states if state.state == COMPLETE)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mkdm.doors import door
 
 if TYPE_CHECKING:
+    from mkdm.evaluation.baselines import word_overlap
     from mkdm.evaluation.drift import ks, psi, reading
     from mkdm.evaluation.evaluation import (
         AGAINST,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
         evaluate,
         interval,
     )
-    from mkdm.evaluation.metrics import accuracy, auc, word_overlap
+    from mkdm.evaluation.metrics import accuracy, auc
     from mkdm.evaluation.resampled_metrics import auc_measure
 else:
     __all__, __getattr__, __dir__ = door(__name__)

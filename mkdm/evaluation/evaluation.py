@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from mkdm.evaluation.metrics import bm25, word_overlap
+from mkdm.evaluation.baselines import bm25, word_overlap
 from mkdm.evaluation.resampled_metrics import BINS, Floats, Measure, bins, measures_of
 
 METRICS = ("accuracy", "auc", "mrr@10", "ndcg@10", "ece", "brier")

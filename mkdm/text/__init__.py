@@ -10,6 +10,7 @@ from mkdm.doors import door
 if TYPE_CHECKING:
     from mkdm.text.delimited import Quotes, Record, records
     from mkdm.text.html import HTML, strip_html
+    from mkdm.text.invisible import VISIBLE
     from mkdm.text.json_lines import IDS, TEXTS, RowFault, read_object, value_text
     from mkdm.text.passages import PassageCutter, cutter_version
     from mkdm.text.queries import normalise_query, words

@@ -3,11 +3,13 @@
 import re
 import unicodedata
 
+from mkdm.text.invisible import without_unseen
+
 _WORD = re.compile(r"\w+")
 
 
 def normalise_query(text: str) -> str:
-    """NFKC, lower case, and single spaces between words; doing it twice changes nothing more.
+    """NFKC, lower case, single spaces between words, and nothing that is not seen; doing it twice changes nothing more.
 
     Lower case rather than case folding: what comes out is what a model reads, and folding spells words anew (ß as ss).
 
@@ -15,10 +17,10 @@ def normalise_query(text: str) -> str:
         text: a query as it was typed.
 
     Returns:
-        The normalised text; empty if there was nothing but white space.
+        The normalised text; empty if there was nothing that one sees.
     """
     while True:  # lower case may need composing again, and that lower case again: İ, or letters with two accents
-        normal = " ".join(unicodedata.normalize("NFKC", text).lower().split())
+        normal = " ".join(unicodedata.normalize("NFKC", without_unseen(text)).lower().split())
         if normal == text:
             return normal
         text = normal

@@ -25,7 +25,7 @@ from cluster.session import ClusterConfig, start_session
 from jobs.engine import Warehouse
 from jobs.engine.pairs import read_pairs
 from jobs.run import RunConfig, run
-from mkdm.evaluation.metrics import bm25, word_overlap
+from mkdm.evaluation.baselines import bm25, word_overlap
 
 AT = (10, 20, 50, 100)
 

@@ -125,7 +125,7 @@ def test_columns_go_by_name_in_every_file(spark, tmp_path):
         ("Query_ID,passage_id,query,passage\n1,1,q,p\n", "lacks the columns query_id; it has Query_ID"),
         ("query_id,Query_ID,passage_id,query,passage\n1,1,1,q,p\n", "which Spark cannot tell apart"),
         (HEADER.replace(",", ";") + GOOD, "x.csv has semicolons between its columns"),
-        (gzip.compress(HEADER.encode()), "x.csv is no text but packed"),
+        (gzip.compress(HEADER.encode(), mtime=0), "x.csv is no text but packed"),
     ],
 )
 def test_a_file_that_is_refused(spark, tmp_path, content, words):

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from tiny_models import SAMPLE
 
 from jobs.engine import Table
-from jobs.funnel import selection
+from jobs.funnel import inputs, selection
 from jobs.funnel.config import BuildPairsConfig
 from jobs.funnel.inputs import read_input
 from jobs.funnel.near_duplicates import near_duplicates
@@ -18,7 +18,7 @@ from jobs.funnel.passages import coded_documents, cut, exact_duplicates, uncut, 
 from jobs.funnel.queries import merged, normalised, with_segments
 from jobs.funnel.steps import transform
 from mkdm.errors import InputError
-from mkdm.evaluation.metrics import bm25, word_overlap
+from mkdm.evaluation.baselines import bm25, word_overlap
 from udfs.passages import cut_settings
 
 QUERIES = "query_id string, query string, frequency double"
@@ -43,6 +43,8 @@ def test_every_query_is_kept_or_has_a_reason(spark):
         ("f", "unknown", None),
         ("g", "first is at fault", -1.0),
         ("g", "second is not", 1.0),
+        ("i", "\u200b\u200e\ufeff", 1.0),
+        ("j", "long " * 401, 1.0),
     ]
     frame = spark.createDataFrame(rows, QUERIES)
     bad = frame.limit(1).select(
@@ -62,9 +64,12 @@ def test_every_query_is_kept_or_has_a_reason(spark):
             ("g", "invalid_frequency"): 1,
             ("g", None): 1,
             ("h", "invalid_text"): 1,
+            ("i", "empty_query"): 1,
+            ("j", "query_too_long"): 1,
         }
     )
     told = {row.error_code: row.error_message for row in coded.where("error_code IS NOT NULL").collect()}
+    assert told["query_too_long"] == "query has 2,005 characters, more than --max-query-characters 2,000"
     assert told["duplicate_key"] == "another row of queries has the same query_id"
     assert {row.query for row in coded.where("error_code IS NULL").collect()} == {
         "what is this",
@@ -124,10 +129,12 @@ def test_every_document_is_cut_or_has_a_reason(spark, student_folder):
         ("e", "two"),
         (None, "x"),
         ("f", "<br>"),
+        ("g", "\u200b\u00ad\ufeff"),
+        ("h", "<i>" + "x" * 100_000),
     ]
     frame = spark.createDataFrame(rows, "doc_id string, text string")
     for html, of_b, of_f in (("keep", None, None), ("strip", None, "empty_text"), ("reject", "html_text", "html_text")):
-        found = codes(coded_documents(frame, html, settings), "doc_id")
+        found = codes(coded_documents(frame, html, settings, most=100_000), "doc_id")
         assert found == Counter(
             {
                 ("a", None): 1,
@@ -138,6 +145,8 @@ def test_every_document_is_cut_or_has_a_reason(spark, student_folder):
                 ("e", "duplicate_key"): 1,
                 (None, "null_key"): 1,
                 ("f", of_f): 1,
+                ("g", "empty_text"): 1,
+                ("h", "text_too_long"): 1,
             }
         ), html
     coded = coded_documents(frame, "strip", settings)
@@ -381,3 +390,16 @@ def test_csv_files_and_integer_ids(spark, tmp_path):
         ("3", "how", None, None),
     ]
     assert coded[1].error_code == "invalid_frequency"
+
+
+@pytest.mark.parametrize(
+    ("written", "frequency"),
+    [("10", 10.0), ("1.5", 1.5), ("1e3", 1000.0), (" 5 ", 5.0), ("+2", 2.0), (".5", 0.5)]
+    + [(wrong, None) for wrong in ("10d", "10f", "0x10", "NaN", "Infinity", "-inf", "-1", "1,000", "1e999", "١")],
+)
+def test_frequencies_that_are_text(written, frequency, spark):
+    rows = spark.createDataFrame([("q", "what is this", written)], "query_id string, query string, frequency string")
+    rows = rows.select("query_id", "query", inputs._number(rows, "frequency"))
+    coded = normalised(rows).first()
+    assert (coded.frequency if coded.error_code is None else None) == frequency
+    assert coded.error_code == (None if frequency is not None else "invalid_frequency")

@@ -20,6 +20,15 @@ from mkdm.text.queries import normalise_query, words
         ("ΟΔΟΣ", "οδος"),
         ("한국어 질문", "한국어 질문"),
         (" \u2003\n", ""),
+        ("café\u200b menu", "café menu"),
+        ("\u200fcafé menu\u200e", "café menu"),
+        ("\ufeffcaf\u00adé\u2060 \u2066menu\u2069", "café menu"),
+        ("caf\u200cé me\u200dnu", "café menu"),
+        ("\u2800café\u3164menu", "café menu"),
+        ("\u200b\u200e\ufeff\u3164", ""),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("क्\u200dष", "क्\u200dष"),
+        ("👩\u200d👩\u200d👧 ❤\ufe0f", "👩\u200d👩\u200d👧 ❤\ufe0f"),
         ("", ""),
     ],
 )
@@ -28,8 +37,10 @@ def test_normalised_text(typed, text):
 
 
 def test_doing_it_twice_changes_nothing():
-    letters = [chr(code) for code in range(0x3000) if not 0xD800 <= code < 0xE000]
+    letters = [chr(code) for code in range(0x3200) if not 0xD800 <= code < 0xE000]
+    unseen = ("a\u200b{}", "{}\u200d{}", "{}\ufe0f\u200cx")
     texts = [*letters, *(letter + "\u0307\u0301" for letter in letters), "İI\u0307 ǅ"]
+    texts += [form.replace("{}", letter) for form in unseen for letter in letters]
     texts += pq.read_table(SAMPLE / "pairs.parquet")["query"].to_pylist()[::50]
     for text in texts:
         once = normalise_query(text)
