@@ -12,7 +12,7 @@ wheel=$(find "$MKDM_VOLUME" -maxdepth 1 -name 'mkdm-*.whl' | sort -V | tail -n 1
 # Runtime 17.3 has Python 3.12; the wheel asks for 3.11, where its training part (Petastorm with pyarrow 14) runs.
 "$python" -m pip install --quiet --no-deps --ignore-requires-python "$wheel"
 
-packages=(fsspec 'jsonargparse[signatures]' semantic-text-splitter tqdm transformers)
+packages=(bm25s fsspec jinja2 'jsonargparse[signatures]' lxml semantic-text-splitter tqdm transformers)
 # A machine with a GPU has a runtime for machine learning, whose torch fits its driver; one from PyPI may ask for a newer one.
 if ! command -v nvidia-smi > /dev/null || ! "$python" -c 'import torch' 2> /dev/null; then
     packages+=(torch openvino)

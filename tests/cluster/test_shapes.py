@@ -40,7 +40,8 @@ def test_no_path_of_a_machine_and_no_secret_in_the_files():
     for path in CLUSTER.rglob("*"):
         if path.is_file() and path.suffix != ".pyc":
             text = path.read_text()
-            assert max(map(len, text.splitlines()), default=0) <= 128, path
+            wide = [line for line in text.splitlines() if not line.startswith("|")]  # rows of a table cannot be broken
+            assert max(map(len, wide), default=0) <= 128, path
             assert len(text.splitlines()) < 300, path
             for word in ("/root/", "/home/", "/work/", "password", "token=", "secret"):
                 assert word not in text.lower(), (path, word)
