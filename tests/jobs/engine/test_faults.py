@@ -72,7 +72,7 @@ def foreign(spark, sample_pairs, tmp_path_factory):
 
 
 @pytest.mark.parametrize("job", ON_PAIRS)
-@pytest.mark.parametrize("name", ["default.a_view", "default.of_parquet"])
+@pytest.mark.parametrize("name", ["default.a_view", pytest.param("default.of_parquet", marks=pytest.mark.slow)])
 def test_pairs_that_are_no_delta_table(job, name, foreign, warehouse, line):
     said = line(job, "--warehouse", warehouse.root, "--pairs", name)
     assert "is not a Delta table: it is a view, or a table of another format" in said
