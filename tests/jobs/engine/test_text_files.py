@@ -297,7 +297,7 @@ def test_inputs_of_a_build(spark, tmp_path):
     assert coded["2"].error_message == "queries.csv line 3: 2 fields and not 3"
     put(tmp_path / "documents.jsonl", '{"doc_id": 1, "text": "A seal."}\n{"doc_id": 2, "text": {"html": "x"}}\n{')
     documents = read_input("documents", Table(spark, str(tmp_path / "documents.jsonl")), None)
-    found = with_faults(documents.rows, "documents", *text_faults("text")).orderBy("doc_id").collect()
+    found = with_faults(documents.rows, "documents", *text_faults("text", 1_000)).orderBy("doc_id").collect()
     assert [(row.doc_id, row.error_code) for row in found] == [
         (None, "malformed_row"),
         ("1", None),
