@@ -3,13 +3,12 @@
 import time
 from collections.abc import Sequence
 
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
     COMPLETE,
+    FOREIGN,
     REMOVED,
     FileOptions,
     Identity,
@@ -178,7 +177,7 @@ def _complete(build: Build, ledger: Ledger, state: RunState) -> Totals:
             seconds=sum(part.seconds for part in state.chunks.values()) + time.monotonic() - began,
         )
         ledger.record(run, COMPLETE, totals)
-    except (PySparkException, Py4JError, MkdmError) as error:
+    except (*FOREIGN, MkdmError) as error:
         if (done_elsewhere := record_failure(ledger, run)) is not None:
             return done_elsewhere
         if isinstance(error, (InputError, RejectRateError)):

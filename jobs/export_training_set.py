@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
@@ -18,6 +16,7 @@ from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
     COMPLETE,
     FAILED,
+    FOREIGN,
     ROW_CODE,
     ROW_MESSAGE,
     Identity,
@@ -190,9 +189,9 @@ def run(spark: SparkSession, config: ExportConfig) -> TrainingSetReport:
         training_set = _write(staged, config, state.run, folder, outputs["rejected_pairs"], facts, places)
         totals = totals_of(training_set.counts)
         ledger.record(state.run, COMPLETE, replace(totals, seconds=time.monotonic() - began))
-    except (PySparkException, Py4JError, MkdmError) as error:
+    except (*FOREIGN, MkdmError) as error:
         if state.state != COMPLETE:
-            with suppress(PySparkException, Py4JError):
+            with suppress(*FOREIGN):
                 ledger.record(state.run, FAILED)
         if isinstance(error, (InputError, RejectRateError)):
             raise

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jobs.engine.chunks import auto_chunks, known_rate
     from jobs.engine.command import run_job
     from jobs.engine.commit import Output, rejected_rows
-    from jobs.engine.faults import one_line, told
+    from jobs.engine.faults import FOREIGN, one_line, told
     from jobs.engine.files import require_unchanged
     from jobs.engine.incremental import (
         Changes,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         require_columns,
         require_ids,
     )
-    from jobs.engine.pairs_flags import LabelledPairsFlags
+    from jobs.engine.pairs_flags import LabelledPairsFlags, TextFileFlags
     from jobs.engine.pairs_job import PairsJob, PairsJobConfig
     from jobs.engine.plain_numbers import plain_number
     from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, fault_code, fault_message, fit_texts, with_row_code
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from jobs.engine.schemas import PASSAGES_AT, TABLES
     from jobs.engine.scoring import ROWS_PER_TASK, SCORE_JOB, score_pairs, scored_rows
     from jobs.engine.table import Table
-    from jobs.engine.text_files import CsvEscape, FileOptions, small_batches
+    from jobs.engine.text_files import FileOptions, small_batches
     from jobs.engine.warehouse import Warehouse
 else:
     __all__, __getattr__, __dir__ = door(__name__)

@@ -8,14 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from zlib import crc32
 
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.engine.chunks import chunk_sizes, lay_out
 from jobs.engine.commit import Output, commit_chunk
-from jobs.engine.faults import told
+from jobs.engine.faults import FOREIGN, told
 from jobs.engine.ledger import COMPLETE, FAILED, Ledger, Run, RunState, Totals, sum_of
 from jobs.engine.progress import progress
 from jobs.engine.spark_metrics import described, tell_spark
@@ -84,7 +82,7 @@ class ChunkedRun:
                 self.finish(laid_out)
             totals = self._totals(chunks, time.monotonic() - began)
             self.ledger.record(self.run, COMPLETE, totals)
-        except (PySparkException, Py4JError, RunFailedError, InputError) as error:
+        except (*FOREIGN, RunFailedError, InputError) as error:
             if (done_elsewhere := record_failure(self.ledger, self.run)) is not None:
                 return done_elsewhere
             raise RunFailedError(f"run {self.run.run_id} failed: {told(error)}") from error
@@ -147,7 +145,7 @@ class ChunkedRun:
             return commit_chunk(
                 mine, self.scores, self.rejects, self.ledger, self.run, chunk, rows, began, self.per_pair
             )
-        except (PySparkException, Py4JError, InputError):  # the last when staging is gone
+        except (*FOREIGN, InputError):  # the last when staging is gone
             if not self.ledger.chunk_done(self.run, chunk):
                 raise
             return None
@@ -172,7 +170,7 @@ def record_failure(ledger: Ledger, run: Run) -> Totals | None:
     other = RunState.of(ledger.rows(run_id=run.run_id))
     if other is not None and other.state == COMPLETE:
         return other.totals
-    with suppress(PySparkException, Py4JError):  # a full disk takes no row either
+    with suppress(*FOREIGN):  # a full disk takes no row either
         ledger.record(run, FAILED)
     return None
 

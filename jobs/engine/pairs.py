@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, DecimalType, IntegralType, StringType
 
 from jobs.engine.chunked_run import say
-from jobs.engine.faults import told
 from jobs.engine.files import STRICT, Listing, escaped, hashed, is_pattern, list_files, require_unchanged
-from jobs.engine.locations import exists, file_kind, has_delta_log
+from jobs.engine.locations import asked, exists, file_kind, has_delta_log
 from jobs.engine.schemas import PASSAGES_AT
 from jobs.engine.table import Table
 from jobs.engine.text_files import FileOptions, TextRows, counted, path_column, read_text_files
@@ -105,7 +103,7 @@ def read_pairs(
     keys, pinned = read_pinned(spark, table, version, "--pairs-version", options, faults)
     passages = passages_of(keys, table)
     at = passages.latest_version() if passages is not None and passages.exists() else None
-    rows = with_passages(keys, table, at)
+    rows = keys if passages is None else _with_texts(keys, passages, at)
     keep = tuple(name for name in (*keep_if_there, ROW_FAULT) if name in rows.columns)
     checked = check_pairs(rows, table.location, keep)
     if passages is None:
@@ -121,7 +119,7 @@ def passages_of(pairs: DataFrame, table: Table) -> Table | None:
     return None if where is None else Table(table.spark, where or table.sibling(PASSAGES).location)
 
 
-def with_passages(pairs: DataFrame, table: Table, version: int | None = None) -> DataFrame:
+def with_passages(pairs: DataFrame, table: Table) -> DataFrame:
     """The pairs with the texts of their passages, which `build-pairs` keeps once each, in `passages`.
 
     A passage's id is made of its text, so that it never changes. A pair whose passage is there no more, as in a version
@@ -130,14 +128,15 @@ def with_passages(pairs: DataFrame, table: Table, version: int | None = None) ->
     Args:
         pairs: rows of a pairs table, which are returned as they are if they have the column passage.
         table: the table that they are of.
-        version: the Delta version of the passages; None takes the newest.
 
     Returns:
         The columns of the pairs, and passage.
     """
     passages = passages_of(pairs, table)
-    if passages is None:
-        return pairs
+    return pairs if passages is None else _with_texts(pairs, passages, None)
+
+
+def _with_texts(pairs: DataFrame, passages: Table, version: int | None) -> DataFrame:
     return pairs.join(passages.read(version).select(PASSAGE_ID, PASSAGE), PASSAGE_ID, "left")
 
 
@@ -190,10 +189,10 @@ def read_pinned(
     found = _read_parquet(spark, listing) if listing.kind == "parquet" else read_text_files(spark, listing, options)
     rows = found.rows
     if found.faults:
-        told = f"{table.location}: {counted(found.faults, 'row')} at fault, the first: {found.first_fault}"
+        first = f"{table.location}: {counted(found.faults, 'row')} at fault, the first: {found.first_fault}"
         if faults == "refuse":
-            raise InputError(f"{told}; correct or remove them")
-        say(f"{told}; they are left out" if faults == "leave out" else told)
+            raise InputError(f"{first}; correct or remove them")
+        say(f"{first}; they are left out" if faults == "leave out" else first)
         rows = rows if faults == "keep" else rows.where(F.col(ROW_FAULT).isNull()).drop(ROW_FAULT)
     return rows, listing.version + options.suffix(listing.kind)
 
@@ -278,15 +277,15 @@ def _read_parquet(spark: SparkSession, listing: Listing) -> TextRows:
         InputError: a file is no Parquet file, or a column is of several types.
     """
     paths = [escaped(file.path) for file in listing.files]
-    try:
+    partitions = listing.partition_columns()
+
+    def read() -> DataFrame:
         rows = spark.read.options(**STRICT, mergeSchema=True).parquet(*paths)
-        partitions = listing.partition_columns()
-        if partitions:
-            rows = _with_partitions(rows, listing, partitions)
+        rows = _with_partitions(rows, listing, partitions) if partitions else rows
         rows.schema  # noqa: B018  (over Connect it is only now that a file is looked at)
-    except PySparkException as error:
-        raise InputError(f"cannot read {listing.location} as parquet: {told(error)}") from error
-    return TextRows(rows)
+        return rows
+
+    return TextRows(asked(listing.location, read))
 
 
 def _with_partitions(rows: DataFrame, listing: Listing, partitions: tuple[str, ...]) -> DataFrame:

@@ -1,4 +1,4 @@
-"""The flags of jobs that read pairs, and of those that read their golden labels too."""
+"""The flags of jobs that read files, of those that read pairs, and of those that read their golden labels too."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,16 @@ from jobs.engine.text_files import CsvEscape, FileOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairsFlags:
+class TextFileFlags:
+    """How text files are written."""
+
+    csv_escape: CsvEscape = "auto"
+    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
+    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsFlags(TextFileFlags):
     """Where pairs are, and how they are written where they are files.
 
     Raises:
@@ -21,9 +30,6 @@ class PairsFlags:
     columns: str | None = None
     """Names of the columns of .csv and .tsv files without a header, joined by commas, such as
     query_id,passage_id,query,passage of MS MARCO's top1000 as a .tsv file."""
-    csv_escape: CsvEscape = "auto"
-    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
-    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
 
     def __post_init__(self) -> None:
         self.file_options()

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from jobs.engine import CsvEscape, Table
+from jobs.engine import Table, TextFileFlags
 from jobs.funnel.queries import BODY, HEAD, TAIL, UNSEGMENTED
 from mkdm.config import require_at_least, require_shares
 from mkdm.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class BuildPairsConfig:
+class BuildPairsConfig(TextFileFlags):
     """Make the pairs of a query log's head and body queries: their top documents, cut into passages.
 
     Raises:
@@ -40,9 +40,6 @@ class BuildPairsConfig:
     """Delta version of query_documents; default: the newest."""
     query_documents_columns: str | None = None
     """Names of the columns of query_documents in .csv or .tsv files without a header, joined by commas."""
-    csv_escape: CsvEscape = "auto"
-    """How .csv and .tsv files write a quote within a quoted field: doubled; after a backslash, as Spark does; none: no
-    field is quoted, and quotes are text. auto looks at each .csv file, and takes none for .tsv."""
     passages: str | None = None
     """Table of passages, if not <warehouse>/passages."""
     pairs: str | None = None

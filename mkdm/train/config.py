@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from mkdm.config import require_at_least, require_shares
 from mkdm.errors import ConfigError
 
 _AT_LEAST_ONE = (
@@ -91,16 +92,9 @@ class TrainConfig:
     """MLflow experiment."""
 
     def __post_init__(self) -> None:
-        for name in _AT_LEAST_ONE:
-            value = getattr(self, name)
-            if isinstance(value, int) and value < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must lie in [0, 1]")
+        require_at_least(self, 1, *_AT_LEAST_ONE)
+        require_shares(self, *_SHARES)
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be above 0")
-        for name in ("patience", "stage_one_epochs", "match_weight", "list_weight"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 0")
+        require_at_least(self, 0, "patience", "stage_one_epochs", "match_weight", "list_weight")

@@ -5,11 +5,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, assume, seed, settings
+from hypothesis import assume
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from killing import Killed, killed_at
 from query_logs import sample_log
+from seeded_lives import live_once
 
 from jobs.build_pairs import run
 from jobs.engine import TABLES, Warehouse
@@ -101,16 +102,5 @@ class Life(RuleBasedStateMachine):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(25), ids=lambda number: f"seed{number}")
 def test_any_sequence_of_changes(spark, student_folder, tmp_path, monkeypatch, number):
-    made = (spark, student_folder, tmp_path, monkeypatch)
-    machine = seed(number)(type("SeededLife", (Life,), {"made": made}))
     print(f"seed {number}")
-    chosen = settings(
-        max_examples=1,
-        stateful_step_count=7 if number else 4,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
-    )
-    run_state_machine_as_test(machine, settings=chosen)
+    live_once(Life, number, 7 if number else 4, (spark, student_folder, tmp_path, monkeypatch))

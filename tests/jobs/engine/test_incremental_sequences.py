@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from changing_pairs import PASSAGES, SCHEMA, ChangingPairs, in_lanes, keys, rows, written
 from deltalake import DeltaTable as Reader
-from hypothesis import HealthCheck, Phase, assume, seed, settings
+from hypothesis import assume
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from killing import Killed, killed_at
+from seeded_lives import live_once
 
 from jobs.engine import Ledger, Warehouse, chain_of
 from jobs.label import LabelConfig, _versioned
@@ -199,18 +200,8 @@ class LabelLife(Life):
 
 def live(life, number, *made):
     """One life of this seed; without a first one that would be the simplest."""
-    machine = seed(number)(type("SeededLife", (life,), {"made": made}))
     print(f"seed {number}: {LANES} sequences")
-    chosen = settings(
-        max_examples=1,
-        stateful_step_count=8 if number else 5,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
-    )
-    run_state_machine_as_test(machine, settings=chosen)
+    live_once(life, number, 8 if number else 5, made)
 
 
 def seeds(slow: int) -> Any:
