@@ -1,6 +1,5 @@
 """The UDFs of the funnel: normalised queries, texts without HTML, and documents cut into passages."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,11 +9,11 @@ import pandas as pd
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import udf
 from pyspark.sql.pandas.functions import pandas_udf
-from pyspark.sql.types import ArrayType, FloatType, LongType, MapType, StringType, StructField, StructType
+from pyspark.sql.types import ArrayType, LongType, StringType, StructField, StructType
 from pyspark.sql.udf import UserDefinedFunction
 
 from mkdm.errors import ModelError
-from mkdm.text import HTML, VISIBLE, normalise_query, strip_html, words
+from mkdm.text import HTML, VISIBLE, normalise_query, strip_html
 from udfs.asking import ask_a_task
 from udfs.scoring import MAX_MESSAGE
 
@@ -32,7 +31,6 @@ __all__ = [
     "min_hashes_udf",
     "normalise_udf",
     "strip_html_udf",
-    "word_counts_udf",
 ]
 
 KEY, PASSAGE, ERROR = "key", "passage", "error"
@@ -144,16 +142,6 @@ def strip_html_udf() -> UserDefinedFunction:
 
     stripping: TextUdf = strip
     return pandas_udf(stripping, StringType()).asNondeterministic()  # type: ignore[call-overload,no-any-return]
-
-
-def word_counts_udf() -> UserDefinedFunction:
-    """A pandas UDF `text -> map of its words to how often they occur`, in the order of their first occurrence."""
-
-    def count(texts: pd.Series) -> pd.Series:
-        return texts.map(lambda text: {word: float(number) for word, number in Counter(words(text)).items()})
-
-    counting: Callable[[pd.Series], pd.Series] = count
-    return pandas_udf(counting, MapType(StringType(), FloatType()))  # type: ignore[call-overload,no-any-return]
 
 
 def min_hashes_udf() -> UserDefinedFunction:

@@ -26,7 +26,7 @@ MOST_PACKED = 2**30
 """Bytes of a Zstandard file at most."""
 LINES_PER_BATCH = 256
 """Lines that a Python worker is given at once while files are looked through."""
-_ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
+_ARROW_ROWS, _ARROW_BYTES = "spark.sql.execution.arrow.maxRecordsPerBatch", "spark.sql.execution.arrow.maxBytesPerBatch"
 
 
 @dataclass(frozen=True)
@@ -158,14 +158,25 @@ def path_column() -> Column:
 
 
 @contextmanager
-def small_batches(spark: SparkSession) -> Iterator[None]:
-    """Give Python workers few lines at once: some are of megabytes."""
-    before = spark.conf.get(_ARROW_ROWS)
-    spark.conf.set(_ARROW_ROWS, str(LINES_PER_BATCH))
+def small_batches(spark: SparkSession, rows: int | None = LINES_PER_BATCH, size: int | None = None) -> Iterator[None]:
+    """Give Python workers few rows at once, or few bytes: some rows are of megabytes.
+
+    Args:
+        rows: at most; None leaves the session's own number.
+        size: bytes at most, but one row at least; None leaves the session's own number.
+    """
+    wanted = {name: str(most) for name, most in ((_ARROW_ROWS, rows), (_ARROW_BYTES, size)) if most is not None}
+    before = {name: spark.conf.get(name, None) for name in wanted}
     try:
+        for name, most in wanted.items():
+            spark.conf.set(name, most)
         yield
     finally:
-        spark.conf.set(_ARROW_ROWS, before or "10000")
+        for name, value in before.items():
+            if value is None:
+                spark.conf.unset(name)
+            else:
+                spark.conf.set(name, value)
 
 
 def _facts(spark: SparkSession, listing: Listing, files: dict[str, TextFile]) -> dict[str, FileFacts]:

@@ -2,20 +2,22 @@
 
 import math
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs.funnel.inputs import QUERY_DOCUMENTS, Fault, told, with_faults
 from jobs.funnel.passages import DOCUMENTS_SHARING, DUPLICATE_OF
 from jobs.funnel.queries import RAW_QUERY_ID
-from mkdm.columns import DOC_ID, DOC_RANK, ORDINAL, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
+from mkdm.columns import DOC_ID, DOC_RANK, ORDINAL, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID, SCORE
 from mkdm.errors import RejectCode
 
 CANDIDATES_PER_TASK = 1_000_000
 """Pairs of one task about, and of one file."""
 ROWS_PER_SLICE = 200_000
 """Pairs of one document in one task at most: those of a document with more are dealt to several tasks."""
-PASSAGES, SIZE = "_passages", "_size"
+PAIRS_PER_BLOCK, QUERIES_PER_BLOCK = 16_384, 1_024
+"""Pairs and queries of a block about, so that one task holds few: a query's passages of a document are in one block."""
+PASSAGES, SIZE, QUERIES = "_passages", "_size", "_queries"
 
 
 def coded_query_documents(rows: DataFrame, query_map: DataFrame, documents: DataFrame) -> DataFrame:
@@ -102,8 +104,10 @@ def passages_by_document(
     return grouped.withColumn(SIZE, F.size(PASSAGES))
 
 
-def spread(chosen: DataFrame, documents: DataFrame, candidates: int, slots: int) -> DataFrame:
-    """Query and document rows joined to the passages of the document, dealt evenly to tasks.
+def _dealt(
+    chosen: DataFrame, documents: DataFrame, candidates: int, slots: int, pairs: int, queries: int | None = None
+) -> tuple[DataFrame, DataFrame]:
+    """Query and document rows, and their documents, dealt evenly to tasks by doc_id and _slice.
 
     A document of 100,000 queries is dealt to as many tasks as its pairs ask for; neither side is collected, and Spark
     spills what does not fit. Rows, not passages, are multiplied later, task by task.
@@ -113,38 +117,65 @@ def spread(chosen: DataFrame, documents: DataFrame, candidates: int, slots: int)
         documents: as `passages_by_document` gives it.
         candidates: pairs that will come of it.
         slots: tasks that run at once.
+        pairs: those of a slice at most, about; a query has all passages of its document in one.
+        queries: those of a slice at most, about.
     """
     queries_of = chosen.groupBy(DOC_ID).agg(F.count("*").alias("_queries"))
-    slices = F.ceil(F.col("_queries") * F.col(SIZE) / ROWS_PER_SLICE).cast("int")
-    sized = documents.join(queries_of, DOC_ID).withColumn("_slices", F.greatest(slices, F.lit(1)))
+    slices = F.ceil(F.col("_queries") * F.col(SIZE) / pairs)
+    if queries is not None:
+        slices = F.greatest(slices, F.ceil(F.col("_queries") / queries))
+    sized = documents.join(queries_of, DOC_ID).withColumn("_slices", F.greatest(slices.cast("int"), F.lit(1)))
     tasks = max(slots, math.ceil(candidates / CANDIDATES_PER_TASK))
     slice_of = F.pmod(F.xxhash64(QUERY_ID), F.col("_slices").cast("long")).cast("int")
-    left = chosen.join(sized.select(DOC_ID, "_slices"), DOC_ID).withColumn("_slice", slice_of)
+    left = chosen.join(sized.select(DOC_ID, "_slices"), DOC_ID).withColumn("_slice", slice_of).drop("_slices")
     right = sized.withColumn("_slice", F.explode(F.sequence(F.lit(0), F.col("_slices") - 1))).drop(
         "_slices", "_queries"
     )
+    return left.repartition(tasks, DOC_ID, "_slice"), right
+
+
+def spread(chosen: DataFrame, documents: DataFrame, candidates: int, slots: int) -> DataFrame:
+    """Query and document rows joined to the passages of the document, dealt evenly to tasks: see `_dealt`."""
+    left, right = _dealt(chosen, documents, candidates, slots, ROWS_PER_SLICE)
     # by merging, which spills; a broadcast of the queries would bring back all pairs of a document to one task
-    return left.repartition(tasks, DOC_ID, "_slice").join(right.hint("merge"), [DOC_ID, "_slice"])
+    return left.join(right.hint("merge"), [DOC_ID, "_slice"])
 
 
-def limited(passages: Column, per_document: int | None) -> Column:
-    """The first so many of an array of passages; all for None."""
-    return passages if per_document is None else F.slice(passages, 1, per_document)
+def blocks(chosen: DataFrame, documents: DataFrame, candidates: int, slots: int) -> DataFrame:
+    """The same in blocks: a row has a document's passages once, and some of its queries.
+
+    Returns:
+        doc_id; _passages; _queries: array of (query_id, query, place, more), all of whom meet all the passages.
+    """
+    left, right = _dealt(chosen, documents, candidates, slots, PAIRS_PER_BLOCK, QUERIES_PER_BLOCK)
+    columns = [name for name in left.columns if name not in (DOC_ID, "_slice")]
+    grouped = left.groupBy(DOC_ID, "_slice").agg(F.collect_list(F.struct(*columns)).alias(QUERIES))
+    return grouped.join(right.hint("merge"), [DOC_ID, "_slice"]).select(DOC_ID, PASSAGES, QUERIES)
 
 
-def as_pairs(rows: DataFrame, with_passage: bool, merge_duplicates: bool, per_query: int | None) -> DataFrame:
-    """A row per query and passage.
+def all_pairs(rows: DataFrame, per_document: int | None) -> DataFrame:
+    """A row per query and passage, as `first_pairs` takes them.
 
     Args:
-        rows: query_id, query, place, and _passages: array of structs, best or first ones first.
-        per_query: passages of a query at most: by the structs' `score` if they have one, else by place and ordinal.
+        rows: as `spread` gives them.
+        per_document: the first so many of a document's passages; None for all.
+    """
+    passages = F.col(PASSAGES) if per_document is None else F.slice(PASSAGES, 1, per_document)
+    return rows.select(QUERY_ID, QUERY, "place", F.inline(passages))
+
+
+def first_pairs(pairs: DataFrame, with_passage: bool, merge_duplicates: bool, per_query: int | None) -> DataFrame:
+    """The pairs, each once.
+
+    Args:
+        pairs: query_id, query, place, passage_id, ordinal; passage; perhaps score.
+        per_query: passages of a query at most: by score if there is one, else by place and ordinal.
 
     Returns:
         query_id, passage_id, query, and passage if wanted.
     """
-    has_score = "score" in rows.schema[PASSAGES].dataType.elementType.fieldNames()  # type: ignore[attr-defined]
-    pairs = rows.select(QUERY_ID, QUERY, "place", F.inline(PASSAGES))
-    order = [*([F.desc("score")] if has_score else []), F.col("place"), F.col(ORDINAL), F.col(PASSAGE_ID)]
+    by_score = [F.desc(SCORE)] if SCORE in pairs.columns else []
+    order = [*by_score, F.col("place"), F.col(ORDINAL), F.col(PASSAGE_ID)]
     if merge_duplicates:  # one text of several documents
         copy = F.row_number().over(Window.partitionBy(QUERY_ID, PASSAGE_ID).orderBy(*order))
         pairs = pairs.withColumn("_copy", copy).where("_copy = 1")

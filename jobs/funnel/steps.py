@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from cluster.session import task_slots
-from jobs.engine import PASSAGES_AT, Ledger, Run, Table, Warehouse, newest_build, staging
+from jobs.engine import PASSAGES_AT, Ledger, Run, Table, Warehouse, newest_build, small_batches, staging
 from jobs.funnel import prefilter, selection
 from jobs.funnel.counts import StepCounts
 from jobs.funnel.inputs import DOCUMENTS, QUERIES, QUERY_DOCUMENTS, FunnelInput, rejected_inputs
@@ -45,9 +45,10 @@ if TYPE_CHECKING:
     from jobs.funnel.config import BuildPairsConfig
 
 
-ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 DOCUMENTS_PER_BATCH = 64
 """Documents that a Python worker holds at once: some are of megabytes."""
+BLOCK_BYTES = 4 * 2**20
+"""Of blocks that a Python worker holds at once, one block at least; their scores are a few times that."""
 
 
 @dataclass(frozen=True)
@@ -158,20 +159,18 @@ def build_passages(build: Build) -> StepCounts:
     """
     counts, config, table = StepCounts(DOCUMENTS), build.config, build.tables["passages"]
     staged = staging(build.warehouse, build.run, "passages")
-    batch = build.spark.conf.get(ARROW_ROWS)
-    build.spark.conf.set(ARROW_ROWS, str(DOCUMENTS_PER_BATCH))
-    coded = coded_documents(
-        build.inputs[DOCUMENTS].rows, config.html, build.settings, config.max_document_characters
-    ).persist(StorageLevel.DISK_ONLY)
-    try:
-        fit = counts.count_codes(coded, DOCUMENTS)
-        build.reject(coded, DOCUMENTS, counts)
-        counts.rows["with HTML tags"] = coded.where(F.col(ERROR_CODE).isNull() & F.col(HAS_HTML)).count()
-        existing = table.read(table.latest_version())
-        staged.append(cut(coded, existing, build.settings), build.run.transaction("cut"))
-    finally:
-        build.spark.conf.set(ARROW_ROWS, batch or "10000")
-        coded.unpersist()
+    with small_batches(build.spark, DOCUMENTS_PER_BATCH):
+        coded = coded_documents(
+            build.inputs[DOCUMENTS].rows, config.html, build.settings, config.max_document_characters
+        ).persist(StorageLevel.DISK_ONLY)
+        try:
+            fit = counts.count_codes(coded, DOCUMENTS)
+            build.reject(coded, DOCUMENTS, counts)
+            counts.rows["with HTML tags"] = coded.where(F.col(ERROR_CODE).isNull() & F.col(HAS_HTML)).count()
+            existing = table.read(table.latest_version())
+            staged.append(cut(coded, existing, build.settings), build.run.transaction("cut"))
+        finally:
+            coded.unpersist()
     passages = staged.read().where(F.col(ERROR_MESSAGE).isNull())
     failed = uncut(staged.read())
     per_document = F.count_distinct(F.when(F.col("cut_now"), F.col(DOC_ID)))
@@ -231,17 +230,18 @@ def build_pairs(build: Build) -> StepCounts:
         documents = selection.passages_by_document(passages, False, config.boilerplate_documents)
         sizes = chosen.join(documents, DOC_ID).agg(F.coalesce(F.sum(selection.SIZE), F.lit(0)))
         candidates = int(sizes.collect()[0][0])
-        rows = transform(chosen, passages, config, candidates, task_slots(build.spark))
         table = build.tables["pairs"]
-        if not table.read().isEmpty():  # to be compared with what is there: made once, and read as often as that takes
-            staged = staging(build.warehouse, build.run, "pairs")
-            staged.append(rows, build.run.transaction("staged pairs"))
-            rows = staged.read()
-        build.require_newest()
-        where = config.passages_at(build.tables["passages"])
-        if not config.passage_in_pairs and table.properties().get(PASSAGES_AT) != where:
-            table.set_properties({PASSAGES_AT: where})
-        changes = table.become(rows, PAIR_KEY, build.run.transaction("pairs"))
+        with small_batches(build.spark, None, BLOCK_BYTES):
+            rows = transform(chosen, passages, config, candidates, task_slots(build.spark))
+            if not table.read().isEmpty():  # to be compared with what is there: made once, and read as often as needed
+                staged = staging(build.warehouse, build.run, "pairs")
+                staged.append(rows, build.run.transaction("staged pairs"))
+                rows = staged.read()
+            build.require_newest()
+            where = config.passages_at(build.tables["passages"])
+            if not config.passage_in_pairs and table.properties().get(PASSAGES_AT) != where:
+                table.set_properties({PASSAGES_AT: where})
+            changes = table.become(rows, PAIR_KEY, build.run.transaction("pairs"))
         made, limits = table.read().count(), config.limits()
         if not limits and made != candidates:
             raise RunFailedError(f"{candidates:,} pairs were to be made, and {table.location} has {made:,}")
@@ -277,19 +277,18 @@ def transform(
     """
     merge = config.duplicates == "merge"
     passages = selection.represented(passages) if merge else passages
+    per_document, per_query = config.passages_per_document, config.passages_per_query
     if config.prefilter == "none":
         more = [PASSAGE] if config.passage_in_pairs else []
         documents = selection.passages_by_document(passages, merge, config.boilerplate_documents, *more)
-        rows = selection.spread(chosen, documents, candidates, slots)
+        pairs = selection.all_pairs(selection.spread(chosen, documents, candidates, slots), per_document)
     else:
-        counted = prefilter.with_counts(passages)
-        more = [prefilter.COUNTS, *([PASSAGE] if config.passage_in_pairs else [])]
-        documents = selection.passages_by_document(counted, merge, config.boilerplate_documents, *more)
-        distinct = counted.where(F.col(DUPLICATE_OF).isNull())
-        words = prefilter.query_words(chosen.select(QUERY_ID, QUERY).distinct(), distinct, config.prefilter)
-        mean = distinct.agg(F.mean(prefilter.length_of(F.col(prefilter.COUNTS)))).collect()[0][0]
-        rows = selection.spread(chosen.join(words, QUERY_ID, "left"), documents, candidates, slots)
-        rows = prefilter.scored_passages(rows, config.prefilter, float(mean or 0.0))
-    limit = selection.limited(F.col(selection.PASSAGES), config.passages_per_document)
-    rows = rows.withColumn(selection.PASSAGES, limit)
-    return selection.as_pairs(rows, config.passage_in_pairs, merge, config.passages_per_query)
+        documents = selection.passages_by_document(passages, merge, config.boilerplate_documents, PASSAGE)
+        mean_length = 0.0
+        if config.prefilter == prefilter.BM25:
+            chosen, mean_length = prefilter.weighed(chosen, passages.where(F.col(DUPLICATE_OF).isNull()))
+        blocks = selection.blocks(chosen, documents, candidates, slots)
+        # no document has more of a query's best, unless some of them are one passage
+        most = min((limit for limit in (per_document, None if merge else per_query) if limit), default=None)
+        pairs = prefilter.likely_pairs(blocks, config.prefilter, mean_length, most, config.passage_in_pairs)
+    return selection.first_pairs(pairs, config.passage_in_pairs, merge, per_query)

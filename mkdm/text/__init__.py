@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mkdm.doors import door
 
 if TYPE_CHECKING:
+    from mkdm.text.block_scores import word_scores
     from mkdm.text.delimited import Quotes, Record, records
     from mkdm.text.html import HTML, strip_html
     from mkdm.text.invisible import VISIBLE

@@ -1,9 +1,11 @@
 """Builds the pairs of real queries and documents, with texts in them and without: funnel, time, memory, bytes.
 
     python tests/scale/funnel.py --data DIR --tokenizer DIR --work DIR [--queries 26000] [--passage-in-pairs false true]
+        [--prefilter none bm25 overlap --passages-per-query 20] [--build-only]
 
 Bytes shuffled, written and spilled are those of Spark's own event log. `lay out` is what a scoring run of 50 chunks
-does first: it copies the pairs with their texts, by chunk.
+does first: it copies the pairs with their texts, by chunk. The limits hold for every prefilter, none too. Of several
+prefilters the first build cuts the documents, the others keep its passages and make their pairs anew.
 """
 
 import argparse
@@ -19,10 +21,10 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
-from jobs.build_pairs import run
+from jobs.build_pairs import JOB, STEPS, run
 from jobs.engine import Table, Warehouse
 from jobs.engine.chunks import lay_out
-from jobs.engine.ledger import Run
+from jobs.engine.ledger import Ledger, Run
 from jobs.engine.pairs import read_pairs
 from jobs.funnel.config import BuildPairsConfig
 
@@ -76,7 +78,7 @@ def stored(table: Table) -> int:
 
 
 def measure(spark: SparkSession, arguments: argparse.Namespace, log: Path, with_passage: bool) -> None:
-    """One build and one layout."""
+    """A build of each prefilter."""
     warehouse = Warehouse(spark, str(Path(arguments.work) / f"warehouse_{with_passage}"))
     shutil.rmtree(warehouse.root, ignore_errors=True)
     for name in INPUTS:
@@ -84,17 +86,33 @@ def measure(spark: SparkSession, arguments: argparse.Namespace, log: Path, with_
         if name == "queries" and arguments.queries:
             rows = rows.orderBy(F.xxhash64("query_id")).limit(arguments.queries)
         warehouse.table(name).overwrite(rows)
+    for number, prefilter in enumerate(arguments.prefilter):
+        if number:
+            spark.sql(f"DELETE FROM {warehouse.table('pairs').sql_name}")
+        measure_one(warehouse, arguments, log, prefilter, with_passage)
+
+
+def measure_one(
+    warehouse: Warehouse, arguments: argparse.Namespace, log: Path, prefilter: str, with_passage: bool
+) -> None:
+    """One build and one layout."""
+    spark = warehouse.spark
     _, line = moved(log, 0)
     config = BuildPairsConfig(
         arguments.tokenizer,
         warehouse.root,
         passage_tokens=arguments.passage_tokens,
         passage_in_pairs=with_passage,
+        prefilter=prefilter,
+        passages_per_document=arguments.passages_per_document,
+        passages_per_query=arguments.passages_per_query,
         max_reject_rate=1.0,
     )
     with Memory() as memory:
         report = run(spark, config)
-    print(f"\npassage in pairs: {with_passage}\n{report}")
+    print(f"\nprefilter: {prefilter}; passage in pairs: {with_passage}\n{report}")
+    steps = Ledger(warehouse.table("runs")).states(job=JOB)[0].chunks
+    print(f"steps: {', '.join(f'{name} {steps[n].seconds:,.1f} s' for n, (name, _) in enumerate(STEPS))}")
     time.sleep(2)  # the log is written behind
     build, line = moved(log, line)
     pairs = warehouse.table("pairs")
@@ -103,6 +121,8 @@ def measure(spark: SparkSession, arguments: argparse.Namespace, log: Path, with_
     print(f"build: {', '.join(f'{what} {size / 1e6:,.0f} MB' for what, size in build.items())}")
     print(f"stored: pairs {stored(pairs) / 1e6:,.0f} MB, {stored(pairs) / rows:.1f} bytes a pair")
     print(f"        passages {stored(warehouse.table('passages')) / 1e6:,.0f} MB")
+    if arguments.build_only:
+        return
     began = time.monotonic()
     layout = Run("layout", "score", "f" * 32, {}, {}, "0", rows, 50, datetime.now(UTC))
     table = warehouse.table("laid_out")
@@ -124,6 +144,10 @@ def main() -> None:
     parser.add_argument("--queries", type=int)
     parser.add_argument("--passage-tokens", type=int, default=128)
     parser.add_argument("--passage-in-pairs", nargs="+", default=["false", "true"])
+    parser.add_argument("--prefilter", nargs="+", default=["none"], choices=["none", "bm25", "overlap"])
+    parser.add_argument("--passages-per-document", type=int)
+    parser.add_argument("--passages-per-query", type=int)
+    parser.add_argument("--build-only", action="store_true", help="no layout")
     arguments = parser.parse_args()
     events = Path(arguments.work) / "events"
     shutil.rmtree(events, ignore_errors=True)
