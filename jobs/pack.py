@@ -17,7 +17,8 @@ CHECKOUT = Path(__file__).parent.parent
 BARE = ("delta-spark", "importlib-metadata", "zipp")
 """The Python of Delta Lake, which would bring Spark, and what else it needs."""
 CHECK = (
-    "import jobs.score, udfs.passages, mkdm.scoring.scorer, mkdm.text.passages, mkdm.model.tokenizer, pandas, pyarrow"
+    "import jobs.score, udfs.passages, udfs.words, mkdm.scoring.scorer, mkdm.text.passages, mkdm.text.block_scores, "
+    "mkdm.model.tokenizer, pandas, pyarrow"
 )
 RUNTIMES = {"torch": ", mkdm.scoring.torch_backend", "openvino": ", mkdm.scoring.openvino_backend"}
 

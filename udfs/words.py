@@ -1,7 +1,7 @@
 """Scores queries and passages by their words: how many passages a word occurs in, and a block's best passages."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pandas as pd
 from pyspark.sql import DataFrame
@@ -35,7 +35,7 @@ def word_frequencies(passages: DataFrame) -> DataFrame:
         passages there are, and how many words they have in all.
     """
 
-    def count(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    def count(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for batch in batches:
             found, total = Counter[str](), 0
             for text in batch[PASSAGE]:
@@ -79,8 +79,8 @@ def block_udf(most: int | None, mean_length: float = 0.0) -> UserDefinedFunction
         from mkdm.text import word_scores
 
         found = []
-        for block in zip(queries, passages, *weights, strict=True):
-            scores = word_scores(*block, mean_length=mean_length)
+        for some_queries, some_passages, *of_words in zip(queries, passages, *weights, strict=True):
+            scores = word_scores(some_queries, some_passages, of_words[0] if of_words else None, mean_length)
             best = np.argsort(-scores, axis=1, kind="stable")[:, :most]
             places = np.repeat(np.arange(len(scores), dtype=np.int32), best.shape[1])
             found.append((places, best.ravel().astype(np.int32), np.take_along_axis(scores, best, axis=1).ravel()))

@@ -1,4 +1,4 @@
-"""Texts before a model sees them: queries normalised, HTML taken out, documents cut into passages.
+"""Texts before a model sees them: queries normalised, HTML taken out, documents cut into passages, and scored by words.
 
 May import the top of `mkdm` alone.
 """

@@ -40,10 +40,8 @@ def word_scores(
     asked = [[columns.setdefault(word, len(columns)) for word in dict.fromkeys(words(query))] for query in queries]
     lengths, known = [], []
     for passage in passages:
-        occurring = Counter(map(columns.get, found := words(passage)))
-        occurring.pop(None, None)
-        lengths.append(len(found))
-        known.append(occurring)
+        lengths.append(len(found := words(passage)))
+        known.append(Counter(map(columns.__getitem__, filter(columns.__contains__, found))))
     counts = np.fromiter((count for row in known for count in row.values()), np.float64)
     if weights is None:
         weight, part = np.array([1 / len(row) for row in asked for _ in row]), np.ones(len(counts))

@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
 from jobs.build_pairs import JOB, STEPS, run
-from jobs.engine import Table, Warehouse
+from jobs.engine import Table, Warehouse, newest_build
 from jobs.engine.chunks import lay_out
 from jobs.engine.ledger import Ledger, Run
 from jobs.engine.pairs import read_pairs
@@ -111,14 +111,15 @@ def measure_one(
     with Memory() as memory:
         report = run(spark, config)
     print(f"\nprefilter: {prefilter}; passage in pairs: {with_passage}\n{report}")
-    steps = Ledger(warehouse.table("runs")).states(job=JOB)[0].chunks
+    build = newest_build(Ledger(warehouse.table("runs")), JOB)
+    steps = build.chunks if build else {}
     print(f"steps: {', '.join(f'{name} {steps[n].seconds:,.1f} s' for n, (name, _) in enumerate(STEPS))}")
     time.sleep(2)  # the log is written behind
-    build, line = moved(log, line)
+    sums, line = moved(log, line)
     pairs = warehouse.table("pairs")
     rows = report.counts["pairs"]["pairs"]
     print(f"memory: {memory.all / 1e6:,.0f} MB in all, JVM {memory.jvm / 1e6:,.0f} MB")
-    print(f"build: {', '.join(f'{what} {size / 1e6:,.0f} MB' for what, size in build.items())}")
+    print(f"build: {', '.join(f'{what} {size / 1e6:,.0f} MB' for what, size in sums.items())}")
     print(f"stored: pairs {stored(pairs) / 1e6:,.0f} MB, {stored(pairs) / rows:.1f} bytes a pair")
     print(f"        passages {stored(warehouse.table('passages')) / 1e6:,.0f} MB")
     if arguments.build_only:

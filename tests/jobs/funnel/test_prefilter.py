@@ -4,6 +4,7 @@ import math
 from collections import Counter, defaultdict
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
@@ -16,6 +17,7 @@ from jobs.funnel.steps import transform
 from mkdm.evaluation.baselines import bm25, word_overlap
 from mkdm.text import words
 
+ARROW = ["spark.sql.execution.arrow.maxRecordsPerBatch", "spark.sql.execution.arrow.maxBytesPerBatch"]
 HOT = 150
 """Queries of the document d00."""
 
@@ -104,6 +106,21 @@ def test_a_near_hot_document_is_cut_into_blocks(spark, frames, monkeypatch):
     assert 5 <= len(sizes["d00"]) <= math.ceil(HOT * 12 / 240)
     assert max(map(max, sizes.values())) < HOT / 2
     assert max(len(found) for doc_id, found in sizes.items() if doc_id != "d00") == 1
+
+
+def test_a_worker_gets_few_blocks_at_once(spark):
+    def sizes(batches):
+        for batch in batches:
+            yield pd.DataFrame({"rows": [len(batch)]})
+
+    rows = spark.range(200, numPartitions=1).select(F.repeat(F.lit("x"), 10_000))
+    before = {name: spark.conf.get(name) for name in ARROW}
+    with small_batches(spark, None, 200_000):
+        few = [row["rows"] for row in rows.mapInPandas(sizes, "rows int").collect()]
+    assert sum(few) == 200
+    assert max(few) <= 21
+    assert {name: spark.conf.get(name) for name in ARROW} == before
+    assert [row["rows"] for row in rows.mapInPandas(sizes, "rows int").collect()] == [200]
 
 
 @pytest.mark.parametrize("kind", ["bm25", "overlap"])
