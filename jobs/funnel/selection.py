@@ -100,8 +100,7 @@ def passages_by_document(
     name = F.coalesce(DUPLICATE_OF, PASSAGE_ID) if merge_duplicates else F.col(PASSAGE_ID)
     one = F.struct(ORDINAL, name.alias(PASSAGE_ID), *more)
     in_order = F.array_sort(F.collect_list(one), lambda a, b: a[ORDINAL] - b[ORDINAL])  # a map has no order of its own
-    grouped = passages.groupBy(DOC_ID).agg(in_order.alias(PASSAGES))
-    return grouped.withColumn(SIZE, F.size(PASSAGES))
+    return passages.groupBy(DOC_ID).agg(in_order.alias(PASSAGES), F.count("*").cast("int").alias(SIZE))
 
 
 def _dealt(
