@@ -318,7 +318,7 @@ def test_fault_of_a_worker_is_one_line(spark, warehouse, config, monkeypatch):
         return pandas_udf(refuse, RESULT).asNondeterministic()
 
     monkeypatch.setattr(scoring, "score_udf", refusing_udf)
-    with pytest.raises(RunFailedError, match=r"ModelError: the model at .* is not the driver's$"):
+    with pytest.raises(RunFailedError, match=r"^run score-\w+ failed: the model at .* is not the driver's$"):
         run(spark, config)
     assert [row.state for row in warehouse.table("runs").read().orderBy("state").collect()] == ["failed", "started"]
 

@@ -53,7 +53,7 @@ def test_page_of_a_run_beside_the_one_before(spark, warehouse, student_folder, s
     assert sum(figures.token_histogram.values()) == sum(figures.scores) == 300
     assert all(length % 16 == 0 and 0 < length <= 128 for length in figures.token_histogram)
     (executor,) = figures.executors
-    assert (executor.rows, executor.loads, executor.tokens) == (302, 1, first.totals.tokens)
+    assert (executor.rows, executor.loads, executor.tokens) == (302, first.totals.model_loads, first.totals.tokens)
     assert 0 < executor.seconds <= first.totals.seconds
     later = gather(places, states[second.run.run_id])
     assert sum(later.before) == 300
