@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pyspark.sql import DataFrame, SparkSession
 
-from cluster.session import ClusterConfig, start_session
+from cluster.session import ClusterConfig, start_session, task_slots
 from jobs.engine import (
     SCORE_JOB,
     Changes,
@@ -37,6 +37,7 @@ from jobs.engine import (
 from mkdm.columns import PAIR_KEY
 from mkdm.config import parse_config, require_at_least
 from mkdm.errors import ConfigError
+from udfs.imports import import_ahead
 from udfs.scoring import ScoringSettings, check_model
 
 SETTINGS = ("backend", "precision", "max_length")
@@ -112,6 +113,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
 
 def new_run(job: PairsJob, config: ScoreConfig, model: ScoringSettings, identity: Identity) -> RunReport:
     """Score all pairs in a run that was not started before."""
+    import_ahead(job.spark, model, task_slots(job.spark))
     rows = job.pairs.count()
     outputs = job.warehouse.outputs(config, *OUTPUTS)
     return score_chunks(job, config, model, job.start(identity, rows, config.run_id), outputs)
