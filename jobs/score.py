@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from cluster.session import ClusterConfig, start_session, task_slots
 from jobs.engine import (
+    COMPLETE,
     SCORE_JOB,
     Changes,
     Identity,
@@ -121,6 +122,8 @@ def new_run(job: PairsJob, config: ScoreConfig, model: ScoringSettings, identity
 
 def resumed_run(job: PairsJob, config: ScoreConfig, model: ScoringSettings, state: RunState) -> RunReport:
     """Score the chunks that a run over all pairs lacks: none, if it is complete."""
+    if state.state != COMPLETE:
+        import_ahead(job.spark, model, task_slots(job.spark))
     return score_chunks(job, config, model, state, job.warehouse.outputs(config, *OUTPUTS))
 
 
@@ -132,6 +135,7 @@ def incremental_run(
     if has_read(base, identity):
         say(f"nothing changed since run {base.run.run_id}")
         return RunReport.of(base.run, base.totals, outputs)
+    import_ahead(job.spark, model, task_slots(job.spark))
     identity = since(identity, base)
     state = started_before(job, config, identity)
     if state is not None and is_laid_out(job.warehouse, state.run):  # then it is known what changed

@@ -1,6 +1,6 @@
 """Imports what scoring needs in Spark's Python workers while Spark still plans: torch alone takes them seconds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib import import_module
 from threading import Thread
@@ -41,8 +41,8 @@ def module_of(settings: ScoringSettings) -> str:
     return "mkdm.scoring.torch_backend"
 
 
-def _starter(module: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def start(_rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _starter(module: str) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    def start(_rows: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         Thread(target=_import, args=(module,), daemon=True).start()
         return iter(())
 

@@ -50,7 +50,8 @@ def _check_protocol(table: Table, found: Snapshot) -> None:
         raise ConfigError(
             f"the table {table.location} needs Delta reader version {found.reader_version} (it has the features "
             f"{', '.join(found.features)}), which readers of our tables need not have: take out what raised it by "
-            f"ALTER TABLE … DROP FEATURE, or give another place; for new tables unset what the session has under {_DEFAULTS}"
+            f"ALTER TABLE … DROP FEATURE, or give another place; for new tables unset what the session has under "
+            f"{_DEFAULTS}"
         )
 
 

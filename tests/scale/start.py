@@ -51,7 +51,7 @@ class Sampler:
             self._counts[tuple(reversed(stack))] += 1
 
     def seconds(self, since_start: float) -> list[tuple[Stack, float]]:
-        """By stack, its seconds, with those of all that it called. Looks come late at times: they share all the time."""
+        """By stack, its seconds, with those of all that it called. Looks may be late: they share the time."""
         each = since_start / max(1, self._counts.total())
         whole: Counter[Stack] = Counter()
         for stack, looks in self._counts.items():
