@@ -42,8 +42,10 @@ def module_of(settings: ScoringSettings) -> str:
 
 
 def _starter(module: str) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
-    def start(_rows: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+    def start(rows: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         Thread(target=_import, args=(module,), daemon=True).start()
+        for _ in rows:  # to the end, or else Spark gives the worker up
+            pass
         return iter(())
 
     return start
