@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pyspark.sql import DataFrame, SparkSession
 
-from cluster.session import ClusterConfig, start_session
+from cluster.session import ClusterConfig, start_session, task_slots
 from jobs.engine import (
+    COMPLETE,
     SCORE_JOB,
     Changes,
     Identity,
@@ -37,6 +38,7 @@ from jobs.engine import (
 from mkdm.columns import PAIR_KEY
 from mkdm.config import parse_config, require_at_least
 from mkdm.errors import ConfigError
+from udfs.imports import import_ahead
 from udfs.scoring import ScoringSettings, check_model
 
 SETTINGS = ("backend", "precision", "max_length")
@@ -112,6 +114,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
 
 def new_run(job: PairsJob, config: ScoreConfig, model: ScoringSettings, identity: Identity) -> RunReport:
     """Score all pairs in a run that was not started before."""
+    import_ahead(job.spark, model, task_slots(job.spark))
     rows = job.pairs.count()
     outputs = job.warehouse.outputs(config, *OUTPUTS)
     return score_chunks(job, config, model, job.start(identity, rows, config.run_id), outputs)
@@ -119,6 +122,8 @@ def new_run(job: PairsJob, config: ScoreConfig, model: ScoringSettings, identity
 
 def resumed_run(job: PairsJob, config: ScoreConfig, model: ScoringSettings, state: RunState) -> RunReport:
     """Score the chunks that a run over all pairs lacks: none, if it is complete."""
+    if state.state != COMPLETE:
+        import_ahead(job.spark, model, task_slots(job.spark))
     return score_chunks(job, config, model, state, job.warehouse.outputs(config, *OUTPUTS))
 
 
@@ -130,6 +135,7 @@ def incremental_run(
     if has_read(base, identity):
         say(f"nothing changed since run {base.run.run_id}")
         return RunReport.of(base.run, base.totals, outputs)
+    import_ahead(job.spark, model, task_slots(job.spark))
     identity = since(identity, base)
     state = started_before(job, config, identity)
     if state is not None and is_laid_out(job.warehouse, state.run):  # then it is known what changed

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jobs.engine.commit import Output, rejected_rows
     from jobs.engine.faults import FOREIGN, one_line, told
     from jobs.engine.files import require_unchanged
+    from jobs.engine.identity import Identity, settings_of
     from jobs.engine.incremental import (
         Changes,
         base_of,
@@ -29,13 +30,11 @@ if TYPE_CHECKING:
         COMPLETE,
         FAILED,
         REMOVED,
-        Identity,
         Ledger,
         Run,
         RunState,
         Totals,
         newest_build,
-        settings_of,
     )
     from jobs.engine.notebook import parameters, session
     from jobs.engine.pairs import (

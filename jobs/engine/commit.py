@@ -78,8 +78,8 @@ def commit_chunk(
             files = math.ceil(count / SCORES_PER_FILE)
             rows = output.rows(staged, run)
             rows = rows.coalesce(1) if files == 1 else rows.repartitionByRange(files, QUERY_ID)
-            output.table.append(rows.sortWithinPartitions(*PAIR_KEY), transaction)
-            output.table.verify(transaction, count)
+            version = output.table.append(rows.sortWithinPartitions(*PAIR_KEY), transaction)
+            output.table.verify(transaction, count, version)
     totals = Totals(
         rows_read=expected,
         rows_written=written,

@@ -2,13 +2,18 @@
 
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame
 
 from jobs.engine.faults import told
+from jobs.engine.place import literal
 from jobs.engine.schemas import PINNED, READER_VERSION, TableKind
+from jobs.engine.snapshot import Snapshot
 from jobs.engine.table import Table, despite_conflicts
 from mkdm.errors import ConfigError
 
 _DEFAULTS = "spark.databricks.delta.properties.defaults"
+_CHECK = "delta.constraints."
+"""How the table property of a check begins, by which a new table has its checks from its one commit on."""
 
 
 def create(table: Table, kind: TableKind) -> None:
@@ -21,10 +26,11 @@ def create(table: Table, kind: TableKind) -> None:
     try:
         if not table.exists():
             despite_conflicts(lambda: _create_empty(table, kind))
-        detail = table.detail("properties", "minReaderVersion", "tableFeatures")
-        _check_protocol(table, detail["minReaderVersion"], detail["tableFeatures"])
-        columns = _columns(table, kind)
-        has = detail["properties"]
+        rows = table.read()
+        found = table.snapshot(rows)
+        _check_protocol(table, found)
+        columns = _columns(table, kind, rows)
+        has = found.properties
         lacks = {name: value for name, value in kind.properties.items() if has.get(name) != value}
         if lacks:
             table.set_properties(lacks)
@@ -32,25 +38,26 @@ def create(table: Table, kind: TableKind) -> None:
         if new:
             table.spark.sql(f"ALTER TABLE {table.sql_name} ADD COLUMNS ({', '.join(new)})")
         for name, check in kind.checks.items():
-            if f"delta.constraints.{name}" not in has:
+            if f"{_CHECK}{name}" not in has:
                 _add_check(table, name, check)
     except AnalysisException as error:
         raise ConfigError(f"cannot create the table {table.location}: {told(error)}") from error
 
 
-def _check_protocol(table: Table, version: int, features: list[str]) -> None:
+def _check_protocol(table: Table, found: Snapshot) -> None:
     """Refuse a table that needs newer readers than we promise."""
-    if version > READER_VERSION:
+    if found.reader_version > READER_VERSION:
         raise ConfigError(
-            f"the table {table.location} needs Delta reader version {version} (it has the features "
-            f"{', '.join(features)}), which readers of our tables need not have: take out what raised it by ALTER "
-            f"TABLE … DROP FEATURE, or give another place; for new tables unset what the session has under {_DEFAULTS}"
+            f"the table {table.location} needs Delta reader version {found.reader_version} (it has the features "
+            f"{', '.join(found.features)}), which readers of our tables need not have: take out what raised it by "
+            f"ALTER TABLE … DROP FEATURE, or give another place; for new tables unset what the session has under "
+            f"{_DEFAULTS}"
         )
 
 
-def _columns(table: Table, kind: TableKind) -> set[str]:
+def _columns(table: Table, kind: TableKind, rows: DataFrame) -> set[str]:
     """The columns of a table that is of that kind."""
-    there = {field.name: field.dataType.simpleString() for field in table.read().schema}
+    there = {field.name: field.dataType.simpleString() for field in rows.schema}
     missing = [field.name for field in kind.schema if not field.nullable and field.name not in there]
     other = [
         f"{field.name} {there[field.name]} and not {field.dataType.simpleString()}"
@@ -79,17 +86,18 @@ def _add_check(table: Table, name: str, check: str) -> None:
 
 
 def _create_empty(table: Table, kind: TableKind) -> None:
+    properties = PINNED | kind.properties | {f"{_CHECK}{name}": check for name, check in kind.checks.items()}
     if table.in_catalog:  # Delta's builder does not parse CATALOG.SCHEMA.TABLE
         columns = ", ".join(
             f"{field.name} {field.dataType.simpleString()}{'' if field.nullable else ' NOT NULL'}"
             for field in kind.schema
         )
         clause = f" CLUSTER BY ({kind.cluster_by})" if kind.cluster_by else ""
-        pairs = ", ".join(f"'{name}' = '{value}'" for name, value in (PINNED | kind.properties).items())
+        pairs = ", ".join(f"{literal(name)} = {literal(value)}" for name, value in properties.items())
         clause += f" TBLPROPERTIES ({pairs})"
         table.spark.sql(f"CREATE TABLE IF NOT EXISTS {table.sql_name} ({columns}) USING delta{clause}")
         return
     builder = DeltaTable.createIfNotExists(table.spark).location(table.qualified()).addColumns(kind.schema)
-    for name, value in (PINNED | kind.properties).items():
+    for name, value in properties.items():
         builder = builder.property(name, value)
     (builder.clusterBy(kind.cluster_by) if kind.cluster_by else builder).execute()

@@ -4,15 +4,15 @@ A row without a chunk speaks of the whole run (started; replacing the rows of th
 removed), a row with one of that chunk (complete). Nothing is ever updated, so that the ledger is also the history.
 """
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
+import pyarrow as pa
 from pyspark.sql import Row
 from pyspark.sql.functions import col
+from pyspark.sql.pandas.types import to_arrow_schema
 
+from jobs.engine.identity import Identity
 from jobs.engine.schemas import TABLES
 from jobs.engine.table import Table
 from mkdm import __version__
@@ -88,41 +88,6 @@ class Details:
 
 
 @dataclass(frozen=True)
-class Identity:
-    """All that decides the output of a run."""
-
-    job: str
-    settings: dict[str, str]
-    input_versions: dict[str, str]
-    model_version: str
-
-    @property
-    def fingerprint(self) -> str:
-        """32 hex digits that two runs share exactly when all of this is equal."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
-
-    def differences(self, other: "Identity") -> str:
-        """What differs, as `name: there → here`."""
-        there, here = _flat(other), _flat(self)
-        names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
-        return ", ".join(f"{name}: {there.get(name, 'none')} → {here.get(name, 'none')}" for name in names)
-
-
-def _flat(identity: Identity) -> dict[str, str]:
-    return {
-        "job": identity.job,
-        "model_version": identity.model_version,
-        **identity.settings,
-        **{f"version of {name}": version for name, version in identity.input_versions.items()},
-    }
-
-
-def settings_of(config: Any, names: tuple[str, ...]) -> dict[str, str]:
-    """The chosen settings as the ledger keeps them."""
-    return {name: str(getattr(config, name)) for name in names}
-
-
-@dataclass(frozen=True)
 class RunState:
     """How far one run has come.
 
@@ -191,6 +156,10 @@ class Ledger:
     """The `runs` table, which need not exist yet."""
 
     table: Table
+    _free: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """By fingerprint, the name that `find` has found free."""
+    _done: dict[str, "Done"] = field(default_factory=dict, repr=False, compare=False)
+    """By run, its complete chunks, so that a ledger to which nobody else adds is not read again for each chunk."""
 
     def rows(self, **equal: str) -> list[Row]:
         """The rows with these values, oldest first; none where there is no table."""
@@ -207,8 +176,11 @@ class Ledger:
         Raises:
             ConfigError: the named run is another one; the text says what differs. Or its rows are there no more.
         """
-        name = run_id or f"{identity.job}-{identity.fingerprint[:16]}"
-        while (state := RunState.of(self.rows(run_id=name))) is not None:
+        name = run_id or own_name(identity)
+        while rows := self.rows(run_id=name):
+            state = RunState.of(rows)
+            if state is None:  # rows of an engine that told less of its runs
+                return None
             if state.state != REMOVED:
                 if state.run.fingerprint != identity.fingerprint:
                     raise ConfigError(
@@ -222,6 +194,7 @@ class Ledger:
                 what = "removed" if state.state == REMOVED else "replaced in part by an incremental run"
                 raise ConfigError(f"run {name} was {what}: give another --run-id")
             name = next_name(name)
+        self._free[identity.fingerprint] = name
         return None
 
     def replaced_by(self, run_id: str) -> list[Row]:
@@ -230,9 +203,13 @@ class Ledger:
 
     def free_name(self, identity: Identity, run_id: str | None) -> str:
         """The name for a run that `find` did not find."""
-        name = run_id or f"{identity.job}-{identity.fingerprint[:16]}"
-        while run_id is None and self.rows(run_id=name):
-            name = next_name(name)
+        if run_id is not None:
+            return run_id
+        name = self._free.get(identity.fingerprint)
+        if name is None:
+            name = own_name(identity)
+            while self.rows(run_id=name):
+                name = next_name(name)
         return name
 
     def start(self, identity: Identity, run_id: str, rows: int, chunks: int) -> RunState:
@@ -246,17 +223,26 @@ class Ledger:
             model_version=identity.model_version,
             rows=rows,
             chunks=chunks,
-            started_at=datetime.now(UTC),
+            started_at=datetime.now(UTC).astimezone().replace(tzinfo=None),
         )
-        self.record(run, STARTED)
+        version = self.record(run, STARTED)
+        if version is not None and run_id.startswith(
+            own_name(identity)
+        ):  # a name that a user gave may be another run's, too
+            self._done[run_id] = Done(version)
+            return RunState(run, STARTED, {}, Totals(), run.started_at)
         state = RunState.of(self.rows(run_id=run_id))
         assert state is not None
         return state
 
-    def record(self, run: Run, state: str, totals: Totals | None = None) -> None:
-        """Append a row on a whole run. That it was started or is complete is recorded once."""
+    def record(self, run: Run, state: str, totals: Totals | None = None) -> int | None:
+        """Append a row on a whole run. That it was started or is complete is recorded once.
+
+        Returns:
+            The version of the table that has it from now on; None where it was recorded before.
+        """
         once = run.transaction(state)
-        self._append(
+        return self._append(
             run, state, None, totals, once if state in (STARTED, REPLACING, COMPLETE) else f"{once}/{datetime.now(UTC)}"
         )
 
@@ -272,14 +258,21 @@ class Ledger:
         totals: Totals | None,
         transaction: str,
         details: Details | None = None,
-    ) -> None:
+    ) -> int | None:
         row = asdict(run) | {"chunk": chunk, "state": state, "engine_version": __version__}
         row |= asdict(totals) if totals else {"rows_read": run.rows}
         row |= asdict(details) if details else {}
+        row["started_at"] = run.started_at.astimezone(UTC)  # as read from a table it is local, and does not say so
         row["finished_at"] = None if state == STARTED else datetime.now(UTC)
         schema = TABLES["runs"].schema
-        rows = self.table.spark.createDataFrame([tuple(row.get(name) for name in schema.names)], schema)
-        self.table.append(rows.coalesce(1), transaction)
+        # a relation of the driver's own: rows of Python objects would take a Python worker to unpack
+        row = pa.Table.from_pylist([{name: row.get(name) for name in schema.names}], to_arrow_schema(schema))
+        version = self.table.append(self.table.spark.createDataFrame(row, schema), transaction)
+        done = self._done.get(run.run_id)
+        if version is not None and done is not None and done.version == version - 1:  # nobody came between
+            done.version = version
+            done.chunks |= {chunk} if chunk is not None and state == COMPLETE else set()
+        return version
 
     def states(self, **equal: str) -> list[RunState]:
         """The runs, oldest first, with the totals of their complete chunks."""
@@ -290,8 +283,26 @@ class Ledger:
 
     def chunk_done(self, run: Run, chunk: int) -> bool:
         """Whether that chunk is complete by now, by this driver or another one."""
-        rows = self.table.read().where((col("run_id") == run.run_id) & (col("chunk") == chunk))
-        return rows.where(col("state") == COMPLETE).first() is not None
+        rows = self.table.read()
+        version = self.table.snapshot(rows).version
+        done = self._done.get(run.run_id)
+        if done is None or done.version != version:
+            mine = rows.where((col("run_id") == run.run_id) & (col("state") == COMPLETE) & col("chunk").isNotNull())
+            done = self._done[run.run_id] = Done(version, {row["chunk"] for row in mine.select("chunk").collect()})
+        return chunk in done.chunks
+
+
+@dataclass
+class Done:
+    """The complete chunks of a run, as a version of the ledger tells them."""
+
+    version: int
+    chunks: set[int] = field(default_factory=set)
+
+
+def own_name(identity: Identity) -> str:
+    """The name of the first run of an identity, unless a user gives one."""
+    return f"{identity.job}-{identity.fingerprint[:16]}"
 
 
 def newest_build(ledger: Ledger, job: str) -> RunState | None:

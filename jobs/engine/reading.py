@@ -3,29 +3,44 @@
 from typing import Any
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, DataFrameReader
 from pyspark.sql.functions import col
 
 from jobs.engine.faults import told
 from jobs.engine.place import Place, literal
 from jobs.engine.schemas import BUILT_BY
+from jobs.engine.snapshot import Snapshot, snapshot_of
 from mkdm.errors import InputError, RunFailedError
 
 
 class ReadableTable(Place):
     """A Delta table for reading."""
 
+    def snapshot(self, rows: DataFrame | None = None) -> Snapshot:
+        """Version, id, properties and protocol of the table as a read of it has found them; None reads it now."""
+        found = snapshot_of(self._reader(self.spark.read) if rows is None else rows)
+        if found is not None:
+            return found
+        detail = self.detail("id", "properties", "minReaderVersion", "tableFeatures")
+        return Snapshot(
+            version=int(self.delta().history(1).first()["version"]),  # type: ignore[index]
+            table_id=str(detail["id"]),
+            properties=dict(detail["properties"]),
+            reader_version=int(detail["minReaderVersion"]),
+            features=tuple(detail["tableFeatures"]),
+        )
+
     def table_id(self) -> str:
         """The id that the table keeps for life, whatever its place or name."""
-        return str(self.detail("id")["id"])
+        return self.snapshot().table_id
 
     def latest_version(self) -> int:
         """The newest Delta version."""
-        return int(self.delta().history(1).first()["version"])  # type: ignore[index]
+        return self.snapshot().version
 
     def properties(self) -> dict[str, str]:
         """Its Delta table properties."""
-        return dict(self.detail("properties")["properties"])
+        return self.snapshot().properties
 
     def detail(self, *names: str) -> dict[str, Any]:
         """Those columns of what Delta tells of the table."""
@@ -50,9 +65,12 @@ class ReadableTable(Place):
                 raise InputError(f"{self.location} has no version {version}; its newest is {latest}")
             reader = reader.option("versionAsOf", version)
         try:
-            return reader.table(self.sql_name) if self.in_catalog else reader.format("delta").load(self.location)
+            return self._reader(reader)
         except AnalysisException as error:
             raise InputError(f"cannot read {self.location}: {told(error)}") from error
+
+    def _reader(self, reader: DataFrameReader) -> DataFrame:
+        return reader.table(self.sql_name) if self.in_catalog else reader.format("delta").load(self.location)
 
     def changes(self, first: int, last: int) -> DataFrame:
         """The rows that the versions from `first` to `last` changed, with Delta's _change_type and _commit_version."""
@@ -74,13 +92,18 @@ class ReadableTable(Place):
                 return int(found["version"])
         raise RunFailedError(f"{self.location} has no commit {transaction}, though it was written")
 
-    def verify(self, transaction: str, expected: int) -> None:
+    def verify(self, transaction: str, expected: int, version: int | None = None) -> None:
         """Count the rows that a commit added, as a reader finds them in the table.
+
+        Args:
+            version: the one that the commit made, as `append` tells it; None looks for it.
 
         Raises:
             RunFailedError: they are not as many as expected.
         """
-        version = self.committed(transaction)
+        if version is not None and self.changes(version, version).count() == expected:
+            return
+        version = self.committed(transaction)  # a session may tell of another commit, such as that of auto-compaction
         added = self.changes(version, version).count()
         if added != expected:
             raise RunFailedError(f"version {version} of {self.location} added {added:,} rows and not {expected:,}")

@@ -11,6 +11,9 @@ from jobs.engine.place import literal
 from jobs.engine.reading import ReadableTable
 from jobs.engine.schemas import PINNED
 
+_LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
+"""Where Delta tells the version of a session's last commit, to whatever table."""
+
 
 def despite_conflicts(commit: Callable[[], object], tries: int = 6) -> None:
     """Make a commit that other writers may get in the way of; it sees what they wrote when it is tried again."""
@@ -29,15 +32,21 @@ def despite_conflicts(commit: Callable[[], object], tries: int = 6) -> None:
 class Table(ReadableTable):
     """A Delta table, for reading and for writing."""
 
-    def append(self, rows: DataFrame, transaction: str, partition_by: str | None = None) -> None:
+    def append(self, rows: DataFrame, transaction: str, partition_by: str | None = None) -> int | None:
         """Append rows once: a second append under the same transaction id writes nothing, nor computes the rows.
 
         The commit carries the id as its user metadata too, so that `committed` finds it.
+
+        Returns:
+            The version that it made, as the session tells it; None where it wrote nothing.
         """
         writer = rows.write.format("delta").mode("append").option("userMetadata", transaction)
         writer = writer.partitionBy(partition_by) if partition_by else writer
         writer = writer.option("txnAppId", transaction).option("txnVersion", 1)
+        self.spark.conf.unset(_LAST_COMMIT)
         despite_conflicts(lambda: self._save(writer))  # with another driver, perhaps over this very transaction
+        version = self.spark.conf.get(_LAST_COMMIT, None)
+        return None if version is None else int(version)
 
     def overwrite(self, rows: DataFrame) -> None:
         """Write the table anew, atomically."""

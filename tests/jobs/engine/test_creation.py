@@ -1,9 +1,12 @@
 """Tables are what readers were promised, whatever the session's defaults are, and a stranger's table stays as it is."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from deltalake import DeltaTable as Reader
+from py4j.protocol import Py4JJavaError
+from pyspark.sql.types import StructType
 
 from jobs.engine import Table, Warehouse
 from jobs.engine.creation import create
@@ -41,6 +44,7 @@ def test_protocol_of_a_new_table_is_the_first(name, spark, tmp_path):
     assert reader.protocol().min_reader_version == 1
     assert [field.name for field in reader.schema().fields] == [field.name for field in TABLES[name].schema]
     create(table, TABLES[name])  # opened again, by a session without them
+    assert table.latest_version() == 0, "one commit makes it, checks included"
 
 
 def test_protocol_of_a_table_that_its_first_rows_make_is_the_first(spark, tmp_path):
@@ -57,7 +61,38 @@ def test_protocol_of_a_new_table_in_a_catalog_is_the_first(spark):
     with session_defaults(spark, enableDeletionVectors="true", columnMapping__mode="name"):
         scores = Warehouse(spark, "spark_catalog.pinned").output("scores")
     assert scores.detail("minReaderVersion") == {"minReaderVersion": 1}
+    assert scores.latest_version() == 0
+    with pytest.raises(Py4JJavaError, match="score_in_0_1"):
+        scores.append(one_score(spark, 1.5), "wrong")
     spark.sql("DROP SCHEMA pinned CASCADE")
+
+
+def one_score(spark, score):
+    return spark.sql(f"SELECT 'q' AS query_id, 'p' AS passage_id, CAST({score} AS float) AS score")
+
+
+def test_checks_hold_for_every_writer_from_the_first_row_on(spark, tmp_path):
+    scores = Table(spark, str(tmp_path / "scores"))
+    create(scores, TABLES["scores"])
+    assert scores.properties()["delta.constraints.score_in_0_1"] == TABLES["scores"].checks["score_in_0_1"]
+    for wrong in (1.5, "NULL"):
+        with pytest.raises(Py4JJavaError, match=r"score_in_0_1|NOT NULL"):
+            one_score(spark, wrong).write.format("delta").mode("append").save(scores.location)
+    scores.append(one_score(spark, 0.5), "right")
+    assert scores.read().count() == 1
+
+
+def test_table_of_an_earlier_engine_gets_what_it_lacks(spark, tmp_path):
+    scores = Table(spark, str(tmp_path / "scores"))
+    kind = TABLES["scores"]
+    create(scores, replace(kind, schema=StructType(kind.schema.fields[:4]), checks={}, followed=False))
+    scores.append(one_score(spark, 0.5), "old")
+    create(scores, kind)
+    assert scores.read().schema.names == kind.schema.names
+    assert scores.properties()["delta.enableChangeDataFeed"] == "true"
+    with pytest.raises(Py4JJavaError, match="score_in_0_1"):
+        scores.append(one_score(spark, 1.5), "wrong")
+    assert scores.read().count() == 1
 
 
 def test_table_that_needs_newer_readers_is_refused(spark, tmp_path):
