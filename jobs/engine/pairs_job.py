@@ -98,7 +98,7 @@ class PairsJob:
         Args:
             outputs: the tables that the report names, `rejected_pairs` among them.
             results: what takes the rows that are no rejects.
-            transform: makes the rows of some pairs, in so many Spark tasks.
+            transform: makes the rows of blocks, in so many Spark tasks.
             pairs: the input, if not all pairs.
 
         Raises:
@@ -109,7 +109,8 @@ class PairsJob:
             state=state,
             ledger=self.ledger,
             warehouse=self.warehouse,
-            pairs=self.pairs.rows if pairs is None else pairs,
+            pairs=self.pairs.without_texts if pairs is None else pairs,
+            passages=self.pairs.texts() if pairs is None else None,
             transform=lambda part, size: transform(part, math.ceil(size / self.config.rows_per_task)),
             scores=results,
             rejects=Output(outputs["rejected_pairs"], rejected_rows),

@@ -31,13 +31,13 @@ class Block:
     @classmethod
     def of_pairs(cls, queries: Texts, passages: Texts) -> "Block":
         """The block of n pairs of texts, in their order: each distinct text once."""
-        columns = []
-        distinct: list[list[str | None]] = []
-        for texts in (queries, passages):
-            places: dict[str | None, int] = {}
-            columns.append([places.setdefault(text, len(places)) for text in texts])
-            distinct.append(list(places))
-        return cls(*distinct, np.array(columns, dtype=np.int64).reshape(2, -1).T)
+        found: list[dict[str | None, int]] = [{}, {}]
+        columns = [
+            [places.setdefault(text, len(places)) for text in texts]
+            for places, texts in zip(found, (queries, passages), strict=True)
+        ]
+        pairs = np.array(columns, dtype=np.int64).reshape(2, -1).T
+        return cls(list(found[0]), list(found[1]), pairs)
 
     def leaders(self) -> NDArray[np.int64]:
         """int64[n], by pair the first pair of the same two texts, which may be itself."""
@@ -48,7 +48,8 @@ class Block:
         _, first, which = np.unique(
             query * max(1, len(self.passages)) + passage, return_index=True, return_inverse=True
         )
-        return first[which.reshape(-1)].astype(np.int64)
+        leaders: NDArray[np.int64] = first[which.reshape(-1)]
+        return leaders
 
 
 def _first_places(texts: Texts) -> NDArray[np.int64]:
