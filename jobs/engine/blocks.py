@@ -47,9 +47,15 @@ def blocks_of(
         The columns of blocks.
     """
     parts = min(parts or groups, groups)
-    rows = _dealt(pairs, groups, chunks, parts, of_documents=passages is not None)
-    if passages is not None:
-        rows = _with_texts(rows, _dealt(passages, groups, chunks, parts, of_documents=True))
+    if passages is None:
+        rows = _dealt(pairs, groups, chunks, parts, F.col(PASSAGE_ID))
+    else:  # sorted beside them in the same tasks, without a join
+        texts = passages.select(PASSAGE_ID, F.col(PASSAGE).alias("text"), F.lit(0).alias("kind"))
+        both = pairs.withColumn("kind", F.lit(1)).unionByName(texts, allowMissingColumns=True)
+        here = Window.partitionBy(CHUNK, PART, GROUP, PASSAGE_ID).orderBy("kind")
+        text = F.first("text").over(here.rowsBetween(Window.unboundedPreceding, 0))
+        both = _dealt(both, groups, chunks, parts, _document()).withColumn(PASSAGE, text)
+        rows = both.where("kind = 1").drop("text", "kind")
     whole = (CHUNK, PART, GROUP)
     rows = with_row_code(rows, *whole)
     fit, number = F.col(ROW_CODE).isNull(), F.row_number().over(Window.partitionBy(*whole).orderBy(*ROW_ORDER)) - 1
@@ -100,26 +106,18 @@ def _place(texts: str) -> str:
     return f"place_{texts}"
 
 
-def _dealt(rows: DataFrame, groups: int, chunks: int, parts: int, of_documents: bool) -> DataFrame:
+def _dealt(rows: DataFrame, groups: int, chunks: int, parts: int, by: Column) -> DataFrame:
     """The rows with their chunk, part and group, each part in a task of its own."""
-    name = F.col(PASSAGE_ID)
-    if of_documents:
-        hashed = F.length(F.substring_index(name, ":", -1))
-        name = F.when(name.contains(":"), F.substring(name, F.lit(1), F.length(name) - hashed)).otherwise(name)
-    number = F.pmod(F.xxhash64(name), F.lit(groups * chunks))
-    dealt = rows.withColumn(GROUP, number.cast("int"))
+    rows = rows.withColumn(GROUP, F.pmod(F.xxhash64(by), F.lit(groups * chunks)).cast("int"))
     chunk = F.floor(F.col(GROUP) / groups).cast("int")  # never a literal, which Spark would take for no key
-    dealt = dealt.withColumn(CHUNK, chunk).withColumn(PART, F.pmod(GROUP, F.lit(parts)).cast("int"))
-    return dealt.repartition(chunks * parts, CHUNK, PART)
+    rows = rows.withColumn(CHUNK, chunk).withColumn(PART, F.pmod(GROUP, F.lit(parts)).cast("int"))
+    return rows.repartition(chunks * parts, CHUNK, PART)
 
 
-def _with_texts(pairs: DataFrame, passages: DataFrame) -> DataFrame:
-    """The pairs with the texts of their passages, which lie in the same tasks: sorted beside them, without a join."""
-    texts = passages.select(CHUNK, PART, GROUP, PASSAGE_ID, F.col(PASSAGE).alias("text"), F.lit(0).alias("kind"))
-    both = pairs.withColumn("kind", F.lit(1)).unionByName(texts, allowMissingColumns=True)
-    here = Window.partitionBy(CHUNK, PART, GROUP, PASSAGE_ID).orderBy("kind")
-    told = both.withColumn(PASSAGE, F.first("text").over(here.rowsBetween(Window.unboundedPreceding, 0)))
-    return told.where("kind = 1").drop("text", "kind")
+def _document() -> Column:
+    """The document of a passage that `build-pairs` cut, which its id begins with."""
+    name, hashed = F.col(PASSAGE_ID), F.length(F.substring_index(PASSAGE_ID, ":", -1))
+    return F.when(name.contains(":"), F.substring(name, F.lit(1), F.length(name) - hashed)).otherwise(name)
 
 
 def _in_order(texts: str, *names: str) -> Column:
@@ -179,20 +177,21 @@ def rows_of(blocks: DataFrame, *outcomes: Outcome) -> DataFrame:
     Returns:
         query_id, passage_id, content_hash, and the columns of the outcomes.
     """
+    return blocks.select(F.inline(F.concat(*(array for outcome in outcomes for array in _outcomes(outcome)))))
+
+
+def _outcomes(outcome: Outcome) -> tuple[Column, Column]:
     nothing = F.lit(None).cast("string")
-    arrays = []
-    for outcome in outcomes:
 
-        def of_pair(pair: Column, number: Column, outcome: Outcome = outcome) -> Column:
-            texts = F.xxhash64(_query(pair)[QUERY], _passage(pair)[PASSAGE]).alias(CONTENT_HASH)
-            return F.struct(*_key(pair), texts, *outcome(number, nothing, nothing))
+    def of_pair(pair: Column, number: Column) -> Column:
+        texts = F.xxhash64(_query(pair)[QUERY], _passage(pair)[PASSAGE]).alias(CONTENT_HASH)
+        return F.struct(*_key(pair), texts, *outcome(number, nothing, nothing))
 
-        def of_unfit(one: Column, outcome: Outcome = outcome) -> Column:
-            kept = _fields(one, *PAIR_KEY, CONTENT_HASH)
-            return F.struct(*kept, *outcome(F.lit(-1), one[ROW_CODE], one[ROW_MESSAGE]))
+    def of_unfit(one: Column) -> Column:
+        kept = _fields(one, *PAIR_KEY, CONTENT_HASH)
+        return F.struct(*kept, *outcome(F.lit(-1), one[ROW_CODE], one[ROW_MESSAGE]))
 
-        arrays += [F.transform(PAIRS, of_pair), F.transform(UNFIT, of_unfit)]
-    return blocks.select(F.inline(F.concat(*arrays)))
+    return F.transform(PAIRS, of_pair), F.transform(UNFIT, of_unfit)
 
 
 def _fields(one: Column, *names: str) -> list[Column]:
