@@ -41,7 +41,7 @@ class PairsJobConfig(PairsFlags):
     max_reject_rate: float = 0.05
     """Share of rejected pairs, 0 to 1, above which the job fails; what it wrote stays."""
     chunks: Literal["auto"] | int = "auto"
-    """Parts that are committed one by one, by hash of the document or passage; auto makes them about five minutes long."""
+    """Parts by hash of document or passage that are committed one by one; auto makes them about five minutes long."""
     rows_per_task: int = ROWS_PER_TASK
     """Pairs of one Spark task, which is what is done again when an executor dies."""
 
