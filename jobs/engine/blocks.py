@@ -66,12 +66,12 @@ def blocks_of(
         F.collect_list(F.when(_new(QUERIES), F.struct(_place(QUERIES), QUERY_ID, QUERY))).alias(QUERIES),
         F.collect_list(F.when(_new(PASSAGES), F.struct(_place(PASSAGES), PASSAGE_ID, PASSAGE))).alias(PASSAGES),
         F.collect_list(F.when(fit, F.struct(_place(PASSAGES), _place(QUERIES)))).alias(PAIRS),
+        F.min(F.when(fit, F.col(_place(PASSAGES)))).alias("first"),  # they are counted over the whole group
         F.collect_list(F.when(~fit, F.struct(*PAIR_KEY, CONTENT_HASH, ROW_CODE, ROW_MESSAGE))).alias(UNFIT),
     )
-    first = F.array_min(F.col(f"{PAIRS}.{_place(PASSAGES)}"))  # they are counted over the whole group
     packed = F.transform(
         F.array_sort(PAIRS),
-        lambda one: ((one[_place(QUERIES)] - 1) * BLOCK_PAIRS + one[_place(PASSAGES)] - first).cast("int"),
+        lambda one: ((one[_place(QUERIES)] - 1) * BLOCK_PAIRS + one[_place(PASSAGES)] - F.col("first")).cast("int"),
     )
     return blocks.select(
         *whole,
