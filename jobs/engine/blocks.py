@@ -25,6 +25,9 @@ Outcome = Callable[[Column, Column, Column], list[Column]]
 
 GROUP_PAIRS = 4 * BLOCK_PAIRS
 """Pairs of a group about: as much of it as the last of its blocks may lack."""
+_PLACE_BITS = 13
+_PLACES = 1 << _PLACE_BITS
+"""More than the places of queries in a block, which are counted from 1."""
 PART, GROUP, BLOCK = "part", "group", "block"
 QUERIES, PASSAGES, PAIRS, UNFIT = "queries", "passages", "pairs", "unfit"
 GONE = -1
@@ -65,13 +68,13 @@ def blocks_of(
     blocks = rows.groupBy(*whole, BLOCK).agg(
         F.collect_list(F.when(_new(QUERIES), F.struct(_place(QUERIES), QUERY_ID, QUERY))).alias(QUERIES),
         F.collect_list(F.when(_new(PASSAGES), F.struct(_place(PASSAGES), PASSAGE_ID, PASSAGE))).alias(PASSAGES),
-        F.collect_list(F.when(fit, F.struct(_place(PASSAGES), _place(QUERIES)))).alias(PAIRS),
+        F.collect_list(F.when(fit, F.col(_place(PASSAGES)) * _PLACES + F.col(_place(QUERIES)))).alias(PAIRS),
         F.min(F.when(fit, F.col(_place(PASSAGES)))).alias("first"),  # they are counted over the whole group
         F.collect_list(F.when(~fit, F.struct(*PAIR_KEY, CONTENT_HASH, ROW_CODE, ROW_MESSAGE))).alias(UNFIT),
     )
     packed = F.transform(
-        F.array_sort(PAIRS),
-        lambda one: ((one[_place(QUERIES)] - 1) * BLOCK_PAIRS + one[_place(PASSAGES)] - F.col("first")).cast("int"),
+        F.sort_array(PAIRS),
+        lambda one: ((one % _PLACES - 1) * BLOCK_PAIRS + F.shiftright(one, _PLACE_BITS) - F.col("first")).cast("int"),
     )
     return blocks.select(
         *whole,
@@ -121,7 +124,7 @@ def _document() -> Column:
 
 
 def _in_order(texts: str, *names: str) -> Column:
-    kept = F.transform(F.array_sort(texts), lambda one: F.struct(*(one[name].alias(name) for name in names)))
+    kept = F.transform(F.sort_array(texts), lambda one: F.struct(*(one[name].alias(name) for name in names)))
     return kept.alias(texts)
 
 
