@@ -214,7 +214,7 @@ def transform(
         teacher (NaN for none), input_ids, length, query_length, left_out (no label at all), error_code, error_message.
         Rows that are left out or have an error are not encoded.
     """
-    coded, labels = with_labels(with_row_code(pairs, None), golden, soft)
+    coded, labels = with_labels(with_row_code(pairs), golden, soft)
     wanted = F.lit(config.keep_unlabelled) | F.col(LABELLED)
     fit = F.col(ROW_CODE).isNull() & wanted
     result = encode_udf(settings)(F.when(fit, F.col(QUERY)), F.when(fit, F.col(PASSAGE)))

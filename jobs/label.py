@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
     COMPLETE,
     REMOVED,
-    ROW_CODE,
-    ROW_MESSAGE,
     Identity,
+    Outcome,
     Output,
     PairsJob,
     PairsJobConfig,
@@ -23,26 +22,26 @@ from jobs.engine import (
     RunReport,
     RunState,
     Table,
-    fit_texts,
+    block_texts,
+    blocks_of,
+    dealt,
+    groups_for,
     one_line,
+    outcome_of,
     refuse_rejects,
+    rows_of,
     run_job,
     say,
-    with_row_code,
 )
 from mkdm.columns import (
     ERROR_CODE,
     ERROR_MESSAGE,
-    LOAD_ID,
     LOGIT,
-    PADDED_TOKENS,
     PAIR_KEY,
     SCORE,
-    SECONDS,
     SOFT_LABEL,
     TEACHER_ID,
     TEACHER_VERSION,
-    TOKENS,
 )
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError
@@ -174,45 +173,55 @@ def _run_group(job: PairsJob, config: LabelConfig, teachers: list[Versioned], ou
         state,
         outputs,
         Output(outputs["soft_labels"], labelled_rows),
-        lambda part, tasks: transform(part, config, teachers, tasks),
+        lambda blocks, tasks: label_blocks(blocks, config, teachers, tasks),
         per_pair=len(teachers),
         doing="labelling",
     )
 
 
 def transform(pairs: DataFrame, config: LabelConfig, teachers: list[Versioned], tasks: int | None = None) -> DataFrame:
-    """Every pair once per teacher, with its label or with the reason why it has none.
+    """Every pair once per teacher, with its label or with the reason why it has none: see `label_blocks`.
 
     Args:
         pairs: query_id, passage_id, query, passage (strings, any of them null).
         tasks: how many Spark tasks label them; None leaves it to Spark.
+    """
+    return label_blocks(blocks_of(pairs, groups_for(tasks)), config, teachers, tasks)
+
+
+def label_blocks(
+    blocks: DataFrame, config: LabelConfig, teachers: list[Versioned], tasks: int | None = None
+) -> DataFrame:
+    """Every row of blocks once per teacher, with its label or with the reason why it has none.
+
+    Args:
+        blocks: see `jobs.engine.blocks`.
 
     Returns:
-        query_id, passage_id, teacher_id, teacher_version, logit, score, tokens, padded_tokens, error_code,
-        error_message, load_id, seconds; logit and score are null exactly where the error_code is not.
+        query_id, passage_id, content_hash, teacher_id, teacher_version, logit, score, tokens, padded_tokens, load_id,
+        seconds, error_code, error_message; logit and score are null exactly where the error_code is not.
     """
     settings = tuple(checked for _, checked in teachers)
-    labelled = with_row_code(pairs, tasks).withColumn("result", label_udf(settings, config.side_by_side)(*fit_texts()))
-    outcomes = [
-        F.struct(
+    labelled = dealt(blocks, tasks).withColumn("result", label_udf(settings, config.side_by_side)(*block_texts()))
+    return rows_of(labelled, *(_outcome(number, *teacher) for number, teacher in enumerate(teachers)))
+
+
+def _outcome(place: int, teacher: Teacher, checked: ScoringSettings) -> Outcome:
+    """What the teacher of that place said of a row."""
+    said = outcome_of(lambda name: F.col(f"result.{outcome_column(place, name)}"), LOGIT, SCORE)
+
+    def outcome(number: Column, code: Column, message: Column) -> list[Column]:
+        *results, own_code, own_message = said(number, code, F.lit(None).cast("string"))
+        named = F.concat(F.lit(f"teacher {teacher.id}: "), own_message)
+        return [
             F.lit(teacher.id).alias(TEACHER_ID),
             F.lit(checked.model_version).alias(TEACHER_VERSION),
-            *(
-                F.col(f"result.{outcome_column(number, name)}").alias(name)
-                for name in (LOGIT, SCORE, TOKENS, PADDED_TOKENS, LOAD_ID, SECONDS, ERROR_CODE, ERROR_MESSAGE)
-            ),
-        )
-        for number, (teacher, checked) in enumerate(teachers)
-    ]
-    each = labelled.select(*PAIR_KEY, ROW_CODE, ROW_MESSAGE, F.explode(F.array(*outcomes)).alias("outcome"))
-    message = F.concat(F.lit("teacher "), F.col(f"outcome.{TEACHER_ID}"), F.lit(": "), f"outcome.{ERROR_MESSAGE}")
-    return each.select(
-        *PAIR_KEY,
-        *(f"outcome.{name}" for name in (TEACHER_ID, TEACHER_VERSION, LOGIT, SCORE)),
-        *(f"outcome.{name}" for name in (TOKENS, PADDED_TOKENS, LOAD_ID, SECONDS)),
-        F.coalesce(ROW_CODE, f"outcome.{ERROR_CODE}").alias(ERROR_CODE),
-        F.coalesce(ROW_MESSAGE, message).alias(ERROR_MESSAGE),
-    )
+            *results,
+            own_code,
+            F.coalesce(message, named).alias(ERROR_MESSAGE),
+        ]
+
+    return outcome
 
 
 def labelled_rows(staged: DataFrame, run: Run) -> DataFrame:

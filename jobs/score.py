@@ -29,6 +29,7 @@ from jobs.engine import (
     refuse_rejects,
     run_job,
     say,
+    score_blocks,
     score_pairs,
     scored_rows,
     settings_of,
@@ -187,7 +188,7 @@ def score_chunks(
 ) -> RunReport:
     """Score the chunks that a run lacks; `more` goes to `PairsJob.complete`."""
     results = Output(outputs["scores"], scored_rows)
-    return job.complete(state, outputs, results, lambda part, tasks: transform(part, config, tasks, model), **more)
+    return job.complete(state, outputs, results, lambda blocks, tasks: score_blocks(blocks, model, tasks), **more)
 
 
 def transform(

@@ -1,26 +1,26 @@
-"""The labelling UDF: query and passage in; logit and probability, or an error, of every teacher out."""
+"""The labelling UDF: blocks of queries, passages and pairs in; what every teacher says of each pair out."""
 
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from pyspark.sql.pandas.functions import pandas_udf
-from pyspark.sql.types import FloatType, StructField, StructType
+from pyspark.sql.types import ArrayType, FloatType, StructField, StructType
 from pyspark.sql.udf import UserDefinedFunction
 
 from mkdm.columns import LOGIT
 from mkdm.scoring import memory_bytes
-from udfs.scoring import RESULT, LoadedScorer, ScoringSettings, load, result_frame, texts
+from udfs.scoring import RESULT, Batches, LoadedScorer, ScoringSettings, block_result, blocks_in, load
 
-OUTCOME = StructType([StructField(LOGIT, FloatType()), *RESULT.fields])
-"""What one teacher says of a pair: its logit, and the columns of scoring, of which `score` is its probability."""
+if TYPE_CHECKING:  # torch is imported on executors alone
+    from mkdm.scoring import Block
+
+OUTCOME = StructType([StructField(LOGIT, ArrayType(FloatType())), *RESULT.fields])
+"""What one teacher says of a block: the logits, and what scoring gives, of which `score` are its probabilities."""
 MEMORY_SHARE = 0.5
 """Share of the free memory that all teachers may take before they are loaded one after the other."""
-
-PAIRS_PER_TURN = 512
-"""Pairs that all teachers label before their results go back: enough for tight batches, few enough for the progress."""
-Batch = tuple[pd.Series, pd.Series]
 
 
 def outcome_column(teacher: int, name: str) -> str:
@@ -29,9 +29,9 @@ def outcome_column(teacher: int, name: str) -> str:
 
 
 def label_udf(teachers: tuple[ScoringSettings, ...], side_by_side: str) -> UserDefinedFunction:
-    """An iterator pandas UDF `(query, passage) -> the fields of OUTCOME, once per teacher`.
+    """An iterator pandas UDF over blocks, `(queries, passages, pairs) -> the fields of OUTCOME, once per teacher`.
 
-    Like `score_udf` it never fails over a row, and counts as non-deterministic.
+    Like `score_udf` it never fails over a pair, and counts as non-deterministic.
 
     Args:
         teachers: checked on the driver.
@@ -45,25 +45,25 @@ def label_udf(teachers: tuple[ScoringSettings, ...], side_by_side: str) -> UserD
             for field in OUTCOME.fields
         ]
     )
-    label: Callable[[Iterator[Batch]], Iterator[pd.DataFrame]] = _batch_labeller(teachers, side_by_side)
+    label: Callable[[Batches], Iterator[pd.DataFrame]] = _block_labeller(teachers, side_by_side)
     return pandas_udf(label, schema).asNondeterministic()  # type: ignore[call-overload,no-any-return]
 
 
-def _batch_labeller(
+def _block_labeller(
     teachers: tuple[ScoringSettings, ...], side_by_side: str
-) -> Callable[[Iterator[Batch]], Iterator[pd.DataFrame]]:
-    def label(batches: Iterator[Batch]) -> Iterator[pd.DataFrame]:
+) -> Callable[[Batches], Iterator[pd.DataFrame]]:
+    def label(batches: Iterator[tuple[pd.Series, pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
         if side_by_side == "always" or (side_by_side == "auto" and fit_in_memory(teachers)):
             loaded = loaded_teachers(teachers)
-            for batch in _windows(batches):
-                yield _joined([_outcome(teacher, batch) for teacher in loaded])
+            for block in blocks_in(batches):
+                yield _joined([_outcome(teacher, block) for teacher in loaded])
             return
-        task = list(_windows(batches))  # the texts of one task, which are small beside a model
+        task = list(blocks_in(batches))  # the texts of one task, which are small beside a model
         by_teacher = []
         for settings in teachers:
             loaded_teachers.cache_clear()  # the one before makes room
             (teacher,) = loaded_teachers((settings,))
-            by_teacher.append([_outcome(teacher, batch) for batch in task])
+            by_teacher.append([_outcome(teacher, block) for block in task])
         for outcomes in zip(*by_teacher, strict=True):
             yield _joined(list(outcomes))
 
@@ -92,19 +92,17 @@ def _free_bytes() -> float:
         return float("inf")
 
 
-def _windows(batches: Iterator[Batch]) -> Iterator[Batch]:
-    for queries, passages in batches:
-        for start in range(0, len(queries), PAIRS_PER_TURN):
-            yield queries[start : start + PAIRS_PER_TURN], passages[start : start + PAIRS_PER_TURN]
-
-
-def _outcome(teacher: LoadedScorer, batch: Batch) -> pd.DataFrame:
+def _outcome(teacher: LoadedScorer, block: "Block") -> dict[str, object]:
     began = time.perf_counter()
-    result = teacher.scorer.score_window(texts(batch[0]), texts(batch[1]))
-    frame = result_frame(result, teacher.load_id, time.perf_counter() - began)
-    frame.insert(0, LOGIT, pd.Series(result.logits).where(frame["score"].notna()))
-    return frame
+    result = next(teacher.scorer.score_blocks(iter((block,))))
+    logits = [None if row in result.errors else float(logit) for row, logit in enumerate(result.logits)]
+    return {LOGIT: logits, **block_result(result, teacher.load_id, time.perf_counter() - began)}
 
 
-def _joined(outcomes: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat([frame.add_prefix(outcome_column(number, "")) for number, frame in enumerate(outcomes)], axis=1)
+def _joined(outcomes: list[dict[str, object]]) -> pd.DataFrame:
+    """The outcomes of all teachers over a block, as one row."""
+    named = (
+        {outcome_column(number, name): value for name, value in outcome.items()}
+        for number, outcome in enumerate(outcomes)
+    )
+    return pd.DataFrame([{name: value for one in named for name, value in one.items()}])

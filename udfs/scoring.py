@@ -1,4 +1,4 @@
-"""The scoring UDF: query and passage in; score, or error_code and error_message, out."""
+"""The scoring UDF: blocks of queries, passages and pairs in; scores, or error codes and messages, out."""
 
 import os
 import socket
@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pyspark import TaskContext
 from pyspark.sql.pandas.functions import pandas_udf
-from pyspark.sql.types import FloatType, IntegerType, StringType, StructField, StructType
+from pyspark.sql.types import ArrayType, FloatType, IntegerType, StringType, StructField, StructType
 from pyspark.sql.udf import UserDefinedFunction
 
 from mkdm.columns import ERROR_CODE, ERROR_MESSAGE, LOAD_ID, PADDED_TOKENS, SCORE, SECONDS, TOKENS
@@ -20,23 +22,28 @@ from mkdm.errors import ModelError
 from mkdm.model import check_backend, check_fitness, check_max_length, model_folders, models_version
 
 if TYPE_CHECKING:  # torch is imported on executors alone
-    from mkdm.scoring import PairScorer, WindowScores
+    from mkdm.scoring import Block, PairScorer, WindowScores
 
 RESULT = StructType(
     [
-        StructField(SCORE, FloatType()),
-        StructField(TOKENS, IntegerType()),
-        StructField(PADDED_TOKENS, IntegerType()),
-        StructField(ERROR_CODE, StringType()),
-        StructField(ERROR_MESSAGE, StringType()),
+        StructField(SCORE, ArrayType(FloatType())),
+        StructField(TOKENS, ArrayType(IntegerType())),
+        StructField(PADDED_TOKENS, ArrayType(IntegerType())),
+        StructField(ERROR_CODE, ArrayType(StringType())),
+        StructField(ERROR_MESSAGE, ArrayType(StringType())),
         StructField(LOAD_ID, StringType()),
         StructField(SECONDS, FloatType()),
     ]
 )
+"""What came of a block: arrays in the order of its pairs, those of errors empty where there is none; and once a block,
+by which load of the model, and in what time."""
+BLOCK_PAIRS = 4096
+"""Pairs of a block at most. A pair is one number: the place of its query times this, plus that of its passage."""
 MAX_MESSAGE = 500
 """Characters of an error message that are kept."""
 
-Batches = Iterator[tuple[pd.Series, pd.Series]]
+Batches = Iterator[tuple[pd.Series, pd.Series, pd.Series]]
+"""By block an array of queries, one of passages, and one of packed pairs."""
 
 
 @dataclass(frozen=True)
@@ -153,62 +160,59 @@ def show_own_gpu(context: TaskContext) -> None:
 
 
 def score_udf(settings: ScoringSettings) -> UserDefinedFunction:
-    """An iterator pandas UDF `(query, passage) -> RESULT`.
+    """An iterator pandas UDF over blocks, `(queries, passages, pairs) -> RESULT`.
 
-    It never fails over a row: null or empty text, a query that leaves no room, and whatever tokenizer or model raise
+    It never fails over a pair: null or empty text, a query that leaves no room, and whatever tokenizer or model raise
     come back as error_code and error_message with a null score. It counts as non-deterministic, so that Spark does not
     run it once more for a filter on its result.
 
     Args:
         settings: from `check_model`.
     """
-    score: Callable[[Batches], Iterator[pd.DataFrame]] = _batch_scorer(settings)
+    score: Callable[[Batches], Iterator[pd.DataFrame]] = _block_scorer(settings)
     return pandas_udf(score, RESULT).asNondeterministic()  # type: ignore[call-overload,no-any-return]
 
 
-def _batch_scorer(settings: ScoringSettings) -> Callable[[Batches], Iterator[pd.DataFrame]]:
-    def score(batches: Iterator[tuple[pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
+def _block_scorer(settings: ScoringSettings) -> Callable[[Batches], Iterator[pd.DataFrame]]:
+    def score(batches: Iterator[tuple[pd.Series, pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
         loaded = loaded_scorer(settings)
         began = time.perf_counter()
-        for result in loaded.scorer.score_windows(windows(batches, loaded.scorer.window)):
-            yield result_frame(result, loaded.load_id, time.perf_counter() - began)
+        for result in loaded.scorer.score_blocks(blocks_in(batches)):
+            yield pd.DataFrame([block_result(result, loaded.load_id, time.perf_counter() - began)])
             began = time.perf_counter()
 
     return score
 
 
-def windows(batches: Batches, size: int) -> Iterator[tuple[list[str | None], list[str | None]]]:
-    """The texts of a task in windows of that many pairs, whatever the size of Arrow's batches."""
-    queries: list[str | None] = []
-    passages: list[str | None] = []
+def blocks_in(batches: Batches) -> Iterator["Block"]:
+    """The blocks of a task."""
+    from mkdm.scoring import Block
+
     for batch in batches:
-        queries += texts(batch[0])
-        passages += texts(batch[1])
-        while len(queries) >= size:
-            yield queries[:size], passages[:size]
-            del queries[:size], passages[:size]
-    if queries:
-        yield queries, passages
+        for queries, passages, pairs in zip(*batch, strict=True):
+            packed = np.asarray(pairs, dtype=np.int64)
+            places = np.stack((packed // BLOCK_PAIRS, packed % BLOCK_PAIRS), axis=1)
+            yield Block(list(queries), list(passages), places)
+
+
+def block_result(result: "WindowScores", load_id: str, seconds: float) -> dict[str, object]:
+    """What came of a block as the fields of RESULT."""
+    size = len(result.scores)
+    errors = [result.errors.get(row) for row in range(size)] if result.errors else []
+    scores: list[float | None] | NDArray[np.float32] = result.scores
+    if errors:
+        scores = [None if error else float(score) for score, error in zip(result.scores, errors, strict=True)]
+    return {
+        SCORE: scores,
+        TOKENS: result.tokens,
+        PADDED_TOKENS: result.padded_tokens,
+        ERROR_CODE: [error and str(error.code) for error in errors],
+        ERROR_MESSAGE: [error and error.message[:MAX_MESSAGE] for error in errors],
+        LOAD_ID: load_id,
+        SECONDS: seconds,
+    }
 
 
 def texts(column: "pd.Series[str]") -> list[str | None]:
     """The values of a text column, with None for null."""
     return [value if isinstance(value, str) else None for value in column]
-
-
-def result_frame(result: "WindowScores", load_id: str, seconds: float) -> pd.DataFrame:
-    """A window's outcome as the columns of RESULT, one row per pair; the first row has the window's seconds."""
-    size = len(result.scores)
-    errors = [result.errors.get(row) for row in range(size)]
-    failed = pd.Series([error is not None for error in errors], dtype=bool)
-    return pd.DataFrame(
-        {
-            SCORE: pd.Series(result.scores).mask(failed),
-            TOKENS: result.tokens,
-            PADDED_TOKENS: result.padded_tokens,
-            ERROR_CODE: [error and str(error.code) for error in errors],
-            ERROR_MESSAGE: [error and error.message[:MAX_MESSAGE] for error in errors],
-            LOAD_ID: [load_id] * size,
-            SECONDS: pd.Series([seconds, *[0.0] * (size - 1)][:size], dtype="float32"),
-        }
-    )

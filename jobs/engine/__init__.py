@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mkdm.doors import door
 
 if TYPE_CHECKING:
+    from jobs.engine.blocks import Outcome, block_texts, blocks_of, dealt, keys_of, rows_of
     from jobs.engine.chunked_run import ChunkedRun, drop_staging, is_laid_out, record_failure, say, staging
     from jobs.engine.chunks import auto_chunks, known_rate
     from jobs.engine.command import run_job
@@ -50,10 +51,18 @@ if TYPE_CHECKING:
     from jobs.engine.pairs_flags import LabelledPairsFlags, TextFileFlags
     from jobs.engine.pairs_job import PairsJob, PairsJobConfig
     from jobs.engine.plain_numbers import plain_number
-    from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, fault_code, fault_message, fit_texts, with_row_code
+    from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, fault_code, fault_message, with_row_code
     from jobs.engine.run_report import RunReport, refuse_rejects, work_done
     from jobs.engine.schemas import PASSAGES_AT, TABLES
-    from jobs.engine.scoring import ROWS_PER_TASK, SCORE_JOB, score_pairs, scored_rows
+    from jobs.engine.scoring import (
+        ROWS_PER_TASK,
+        SCORE_JOB,
+        groups_for,
+        outcome_of,
+        score_blocks,
+        score_pairs,
+        scored_rows,
+    )
     from jobs.engine.table import Table
     from jobs.engine.text_files import FileOptions, small_batches
     from jobs.engine.warehouse import Warehouse

@@ -1,5 +1,6 @@
 """Takes a run through its chunks: score, stage, commit, record; skip what is done; get on with a second driver."""
 
+import math
 import random
 import sys
 import time
@@ -11,6 +12,7 @@ from zlib import crc32
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from jobs.engine.blocks import GROUP_PAIRS, PAIRS, blocks_of
 from jobs.engine.chunks import chunk_sizes, lay_out
 from jobs.engine.commit import Output, commit_chunk
 from jobs.engine.faults import FOREIGN, told
@@ -30,8 +32,9 @@ class ChunkedRun:
 
     Attributes:
         pairs: its input, lazily; query_id, passage_id, query, passage.
+        passages: passage_id, passage: the texts, if the pairs have none.
         gone: keys that left since the run that this one adds to; None for a run over everything.
-        transform: scores rows, given how many they are.
+        transform: makes the rows of blocks, given how many they are.
         require_unchanged: raises InputError if the input is no more what was pinned; asked once all of it was read, and
             before anything of it is committed.
         per_pair: rows that it makes of each.
@@ -47,6 +50,7 @@ class ChunkedRun:
     transform: Callable[[DataFrame, int], DataFrame]
     scores: Output
     rejects: Output
+    passages: DataFrame | None = None
     gone: DataFrame | None = None
     finish: Callable[[DataFrame], None] | None = None
     require_unchanged: Callable[[], None] | None = None
@@ -90,13 +94,19 @@ class ChunkedRun:
         return totals
 
     def _laid_out(self) -> tuple[DataFrame, dict[int, int]]:
-        """The input with its chunk, and the rows of each chunk; copied by chunk where there are several."""
+        """The input as blocks, and the rows of each chunk; copied by chunk where there are several."""
         if self.run.chunks == 1 and self.gone is None:
-            return self.pairs.withColumn(CHUNK, F.lit(0)), {0: self.run.rows}
+            groups = math.ceil(self.run.rows / GROUP_PAIRS)
+            return blocks_of(self.pairs, max(1, groups), passages=self.passages), {0: self.run.rows}
         table = staging(self.warehouse, self.run, "pairs")
-        lay_out(self.pairs, self.run, table, self.gone)
+        lay_out(self.pairs, self.run, table, self.gone, self.passages)
         self._check_input()
         laid_out = table.read()
+        if PAIRS not in laid_out.columns:
+            raise RunFailedError(
+                f"it was begun by an earlier engine, which laid its input out in another way: finish it with that one, "
+                f"or give it up with mkdm runs --remove {self.run.run_id}"
+            )
         sizes = chunk_sizes(laid_out)
         if sum(sizes.values()) != self.run.rows:
             raise RunFailedError(f"{self.run.rows:,} rows went into {table.location}, it has {sum(sizes.values()):,}")
@@ -118,7 +128,7 @@ class ChunkedRun:
         todo = [chunk for chunk in sizes if chunk not in self.state.chunks]
         start = random.randrange(len(todo)) if todo else 0  # a second driver begins elsewhere
         done = sum(size for chunk, size in sizes.items() if chunk in self.state.chunks)
-        with progress(self.spark, self.doing, self.run.rows, done) as bar:
+        with progress(self.spark, self.doing, self.run.rows, done, self.per_pair) as bar:
             for chunk in todo[start:] + todo[:start]:
                 with described(self.spark, f"mkdm {self.run.job} {self.run.run_id}: chunk {chunk}"):
                     totals = self._score_chunk(laid_out, chunk, sizes[chunk])
@@ -135,7 +145,8 @@ class ChunkedRun:
             return None
         staged = staging(self.warehouse, self.run, "results")
         try:
-            scored = self.transform(laid_out.where(F.col(CHUNK) == chunk), rows).withColumn(CHUNK, F.lit(chunk))
+            blocks = laid_out if self.run.chunks == 1 and self.gone is None else laid_out.where(F.col(CHUNK) == chunk)
+            scored = self.transform(blocks, rows).withColumn(CHUNK, F.lit(chunk))
             if self.state.chunks and staged.exists():  # perhaps by an engine that staged fewer columns
                 scored = scored.select(staged.read().columns)
             staged.append(scored, self.run.transaction(f"staged/{chunk}"), partition_by=CHUNK)

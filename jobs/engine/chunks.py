@@ -1,27 +1,27 @@
-"""How a run is cut into chunks by hash of query_id, and its input laid out so that a chunk reads its own files.
+"""How a run is cut into chunks, and its input laid out so that a chunk reads its own files.
 
-A run of several chunks first copies its input, once, into a staging table that is partitioned by chunk. Whatever the
-number of chunks, the input is then read once and the copy once; and once copied, the run no longer depends on what
-becomes of the input: it may be overwritten, optimised and vacuumed. A run of one chunk reads its input directly.
+A run of several chunks first copies its input, once, as blocks into a staging table that is partitioned by chunk. Each
+text is in a block once, so that the copy is small. Whatever the number of chunks, the input is then read once and the
+copy once; and once copied, the run no longer depends on what becomes of the input: it may be overwritten, optimised and
+vacuumed. A run of one chunk reads its input directly.
 """
 
 import math
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.engine.blocks import GONE, GROUP_PAIRS, blocks_of, keys_alone, rows_in_block
 from jobs.engine.ledger import COMPLETE, Identity, Ledger, Run
 from jobs.engine.table import Table
-from mkdm.columns import CHUNK, PAIR, PASSAGE_ID, QUERY_ID, ROW_FAULT
+from mkdm.columns import CHUNK
 
-GONE = -1
-"""The chunk of rows that are there for their keys alone: pairs that an incremental run takes out of the scores."""
 CHUNK_SECONDS = 300.0
 """Work of one chunk that `--chunks auto` aims at: long beside its commits, short beside the life of a machine."""
 RATE_PER_SLOT = 100.0
 """Pairs/s of one task slot, as long as the ledger holds no rate of this model."""
 INPUT_ROWS_PER_FILE = 500_000
-"""Rows of one file of the laid-out input, about 250 MB."""
+"""Pairs of one file of the laid-out input, some 10 to 250 MB, as its texts recur."""
 
 
 def auto_chunks(rows: int, slots: int, known_rate: float | None) -> int:
@@ -43,31 +43,25 @@ def known_rate(ledger: Ledger, identity: Identity) -> float | None:
     return rates[-1] if rates else None
 
 
-def chunk_of(chunks: int) -> Column:
-    """The chunk of a row, from 0: all rows of a query are in the same one."""
-    return F.pmod(F.xxhash64(QUERY_ID), F.lit(chunks)).cast("int")
-
-
-def lay_out(pairs: DataFrame, run: Run, table: Table, gone: DataFrame | None = None) -> None:
-    """Copy the pairs into a table partitioned by chunk, in one commit; a repeat does nothing.
+def lay_out(
+    pairs: DataFrame, run: Run, table: Table, gone: DataFrame | None = None, passages: DataFrame | None = None
+) -> None:
+    """Copy the pairs as blocks into a table partitioned by chunk, in one commit; a repeat does nothing.
 
     Args:
         pairs: query_id, passage_id, query, passage; and row_fault, if any row of files is at fault.
         gone: query_id, passage_id of pairs that left; they get the chunk GONE.
+        passages: passage_id, passage: the texts, if the pairs have none.
     """
-    files = max(1, math.ceil(run.rows / run.chunks / INPUT_ROWS_PER_FILE))
-    fault = [ROW_FAULT] if ROW_FAULT in pairs.columns else []
-    rows = pairs.select(chunk_of(run.chunks).alias(CHUNK), *PAIR, *fault)
-    if files == 1:
-        rows = rows.repartition(run.chunks, CHUNK)
-    else:
-        rows = rows.repartition(run.chunks * files, F.col(CHUNK), F.pmod(F.xxhash64(PASSAGE_ID), F.lit(files)))
+    rows = run.rows / run.chunks
+    files = max(1, math.ceil(rows / INPUT_ROWS_PER_FILE))
+    blocks = blocks_of(pairs, max(files, math.ceil(rows / GROUP_PAIRS)), run.chunks, files, passages)
     if gone is not None:
-        rows = rows.unionByName(gone.withColumn(CHUNK, F.lit(GONE)), allowMissingColumns=True)
-    table.append(rows, run.transaction("layout"), partition_by=CHUNK)
+        blocks = blocks.unionByName(keys_alone(gone))
+    table.append(blocks, run.transaction("layout"), partition_by=CHUNK)
 
 
 def chunk_sizes(laid_out: DataFrame) -> dict[int, int]:
     """Rows of each chunk that has any."""
-    counted = laid_out.where(F.col(CHUNK) != GONE).groupBy(CHUNK).count().collect()
-    return {row[CHUNK]: row["count"] for row in sorted(counted, key=lambda row: row[CHUNK])}
+    counted = laid_out.where(F.col(CHUNK) != GONE).groupBy(CHUNK).agg(F.sum(rows_in_block()).alias("rows")).collect()
+    return {row[CHUNK]: row["rows"] for row in sorted(counted, key=lambda row: row[CHUNK])}

@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
+from jobs.engine.blocks import keys_of
 from jobs.engine.chunked_run import say
 from jobs.engine.ledger import BASE_RUN, COMPLETE, REPLACING, Identity, Ledger, Run, RunState
 from jobs.engine.pairs import PASSAGES, PinnedPairs, as_written, check_pairs
@@ -233,7 +234,7 @@ def take_out(table: Table, laid_out: DataFrame, chain: list[str]) -> None:
     """
     if table.read().where(F.col(RUN_ID).isin(chain)).isEmpty():
         return
-    keys = laid_out.select(*PAIR_KEY).distinct()
+    keys = keys_of(laid_out).distinct()
     same = " AND ".join(f"old.{name} <=> changed.{name}" for name in PAIR_KEY)
     runs = ", ".join(map(literal, chain))
     merge = table.delta().alias("old").merge(keys.alias("changed"), f"{same} AND old.run_id IN ({runs})")

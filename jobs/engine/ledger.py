@@ -33,7 +33,7 @@ class Run:
         settings: what was chosen that changes a score.
         input_versions: by input, the version it was read at.
         rows: rows of its input.
-        chunks: into how many chunks it is cut, by hash of query_id.
+        chunks: into how many chunks it is cut, by document or passage.
     """
 
     run_id: str

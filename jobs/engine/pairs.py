@@ -31,7 +31,7 @@ class PinnedPairs:
     Attributes:
         rows: query_id, passage_id, query, passage, all strings; and ROW_FAULT where rows of files are at fault.
         version: what was pinned: `<table id>@<Delta version>`, or a hash of the files' names and contents.
-        keys: the rows before their passages were joined, where that is so.
+        keys: the same before their passages were joined, where that is so: they have none.
         passages: the table that these are from, and what was pinned of it.
     """
 
@@ -58,9 +58,22 @@ class PinnedPairs:
             raise InputError(f"--incremental follows the change feed of a Delta table, {self.table.location} is a file")
         return int(number)
 
+    @property
+    def without_texts(self) -> DataFrame:
+        """The rows, without passages where `texts` gives these."""
+        return self.rows if self.keys is None else self.keys
+
+    def texts(self) -> DataFrame | None:
+        """passage_id, passage of all passages, at the pinned version; None where the rows have their own."""
+        if self.passages is None:
+            return None
+        table, pinned = self.passages
+        version = pinned.partition("@")[2]
+        return table.read(None if version == "None" else int(version)).select(PASSAGE_ID, PASSAGE)
+
     def rows_there(self) -> int:
         """How many rows, which may be none."""
-        return (self.rows if self.keys is None else self.keys).count()
+        return self.without_texts.count()
 
     def count(self) -> int:
         """How many rows.
@@ -108,7 +121,8 @@ def read_pairs(
     checked = check_pairs(rows, table.location, keep)
     if passages is None:
         return PinnedPairs(table, checked, pinned)
-    return PinnedPairs(table, checked, pinned, keys, (passages, f"{passages.table_id()}@{at}"))
+    without = check_pairs(keys.withColumn(PASSAGE, F.lit(None).cast("string")), table.location, keep)
+    return PinnedPairs(table, checked, pinned, without, (passages, f"{passages.table_id()}@{at}"))
 
 
 def passages_of(pairs: DataFrame, table: Table) -> Table | None:

@@ -41,7 +41,7 @@ class PairsJobConfig(PairsFlags):
     max_reject_rate: float = 0.05
     """Share of rejected pairs, 0 to 1, above which the job fails; what it wrote stays."""
     chunks: Literal["auto"] | int = "auto"
-    """Parts by hash of query_id that are committed one by one; auto makes them about five minutes long each."""
+    """Parts by hash of document or passage that are committed one by one; auto makes them about five minutes long."""
     rows_per_task: int = ROWS_PER_TASK
     """Pairs of one Spark task, which is what is done again when an executor dies."""
 
@@ -98,7 +98,7 @@ class PairsJob:
         Args:
             outputs: the tables that the report names, `rejected_pairs` among them.
             results: what takes the rows that are no rejects.
-            transform: makes the rows of some pairs, in so many Spark tasks.
+            transform: makes the rows of blocks, in so many Spark tasks.
             pairs: the input, if not all pairs.
 
         Raises:
@@ -109,7 +109,8 @@ class PairsJob:
             state=state,
             ledger=self.ledger,
             warehouse=self.warehouse,
-            pairs=self.pairs.rows if pairs is None else pairs,
+            pairs=self.pairs.without_texts if pairs is None else pairs,
+            passages=self.pairs.texts() if pairs is None else None,
             transform=lambda part, size: transform(part, math.ceil(size / self.config.rows_per_task)),
             scores=results,
             rejects=Output(outputs["rejected_pairs"], rejected_rows),

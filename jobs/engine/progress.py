@@ -17,8 +17,8 @@ _POLL = 0.5
 
 
 @contextmanager
-def progress(spark: SparkSession, what: str, total: int, done: int = 0) -> Iterator["Progress"]:
-    """Report the rows that Python UDFs return during the actions inside the block.
+def progress(spark: SparkSession, what: str, total: int, done: int = 0, per_row: int = 1) -> Iterator["Progress"]:
+    """Report the rows that are made of what Python UDFs return during the actions inside the block.
 
     The figure comes from Spark's own SQL metrics, which executors send with every heartbeat. Where the session does not
     give them (Spark Connect), only the end is reported.
@@ -27,10 +27,11 @@ def progress(spark: SparkSession, what: str, total: int, done: int = 0) -> Itera
         what: what is done, such as "scoring".
         total: rows that the actions will process.
         done: rows of them that were processed before.
+        per_row: rows that are made of each.
     """
     finished = Event()
     reporter = _Bar(what, total, done) if sys.stderr.isatty() else _Lines(what, total, done)
-    tracker = Progress(spark, done)
+    tracker = Progress(spark, done, per_row)
 
     def watch() -> None:
         while not finished.wait(_POLL):
@@ -50,8 +51,8 @@ def progress(spark: SparkSession, what: str, total: int, done: int = 0) -> Itera
 class Progress:
     """Rows done so far: of the settled chunks as they are, of the running one as Spark tells."""
 
-    def __init__(self, spark: SparkSession, done: int) -> None:
-        self._spark, self._settled = spark, done
+    def __init__(self, spark: SparkSession, done: int, per_row: int) -> None:
+        self._spark, self._settled, self._per_row = spark, done, per_row
         self._running = _row_counter(spark)
 
     def settle(self, rows: int) -> None:
@@ -61,7 +62,7 @@ class Progress:
 
     def rows(self) -> int:
         """Rows done so far."""
-        return int(self._settled + self._running())
+        return int(self._settled + self._running() // self._per_row)
 
 
 class _Bar:
@@ -100,7 +101,7 @@ class _Lines:
 
 
 def _row_counter(spark: SparkSession) -> Any:
-    """A function that returns how many rows Python UDFs returned since now, from Spark's SQL status store."""
+    """A function that returns how many rows came of Python UDFs since now, from Spark's SQL status store."""
     try:
         store = spark._jsparkSession.sharedState().statusStore()
         last = _newest(store)
@@ -126,18 +127,22 @@ def _newest(store: Any) -> int:
 
 
 def _python_rows(store: Any, execution: Any) -> int:
+    """Rows that Python UDFs returned; of blocks, the rows that were made of them."""
     values = store.executionMetrics(execution.executionId())
     nodes = store.planGraph(execution.executionId()).allNodes()
-    total = 0
-    for i in range(nodes.size()):
-        node = nodes.apply(i)
-        if "EvalPython" not in node.name() and "InPandas" not in node.name():
-            continue
-        metrics = node.metrics()
-        for j in range(metrics.size()):
-            metric = metrics.apply(j)
-            if metric.name() == "number of output rows":
-                value = values.get(metric.accumulatorId())
-                if value.isDefined():
-                    total += int(value.get().replace(",", ""))
-    return total
+    rows: dict[bool, int] = {}
+    for node in map(nodes.apply, range(nodes.size())):
+        from_python = "EvalPython" in node.name() or "InPandas" in node.name()
+        if from_python or node.name() == "Generate":
+            rows[from_python] = rows.get(from_python, 0) + _output_rows(node, values)
+    return rows.get(False, rows[True]) if True in rows else 0
+
+
+def _output_rows(node: Any, values: Any) -> int:
+    metrics = node.metrics()
+    told = (
+        values.get(metric.accumulatorId())
+        for metric in map(metrics.apply, range(metrics.size()))
+        if metric.name() == "number of output rows"
+    )
+    return sum(int(value.get().replace(",", "")) for value in told if value.isDefined())

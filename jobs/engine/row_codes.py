@@ -1,4 +1,4 @@
-"""Which rows of a pairs table no model shall see, and why; and their order, so that texts are tokenised once."""
+"""Which rows of a pairs table no model shall see, and why."""
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -7,29 +7,26 @@ from mkdm.columns import CONTENT_HASH, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID, ROW
 from mkdm.errors import RejectCode
 
 ROW_CODE, ROW_MESSAGE = "row_code", "row_message"
-SPREAD = 16
-"""Over how many tasks the passages of one query are spread at most, so that a query with 100,000 is no task alone."""
+ROW_ORDER = (PASSAGE_ID, QUERY_ID, "unfit_last", CONTENT_HASH)
+"""Rows of one key lie together, the one without fault first."""
 
 
-def with_row_code(pairs: DataFrame, tasks: int | None) -> DataFrame:
+def with_row_code(pairs: DataFrame, *together: str) -> DataFrame:
     """The pairs with `content_hash`, and `row_code` and `row_message` where a row is at fault whatever the model.
 
-    Rows of one query stay together and in order, so that its text is tokenised once; only a query's many passages are
-    spread over several tasks. Of rows with the same key, one is without fault.
+    Of rows with the same key, one is without fault.
 
     Args:
         pairs: query_id, passage_id, query, passage (strings, any of them null); and perhaps row_fault, of files.
-        tasks: how many Spark tasks take them; None leaves it to Spark.
+        together: columns that rows of one key have in common besides it, by which they lie together already.
     """
-    part = F.pmod(F.xxhash64(PASSAGE_ID), F.lit(SPREAD))
-    pairs = pairs.withColumn("part", part)
-    pairs = pairs.repartition(tasks, QUERY_ID, "part") if tasks else pairs
     fault = F.col(ROW_FAULT) if ROW_FAULT in pairs.columns else F.lit(None).cast("string")
-    order = Window.partitionBy(QUERY_ID, "part", PASSAGE_ID).orderBy(fault.isNotNull(), CONTENT_HASH)
+    order = Window.partitionBy(*together, PASSAGE_ID, QUERY_ID).orderBy("unfit_last", CONTENT_HASH)
     copy = F.row_number().over(order)
     null_key = F.col(QUERY_ID).isNull() | F.col(PASSAGE_ID).isNull()
     unreadable = ~F.is_valid_utf8(QUERY) | ~F.is_valid_utf8(PASSAGE)
-    hashed = pairs.withColumn(CONTENT_HASH, F.xxhash64(QUERY, PASSAGE)).withColumn("copy", copy)
+    hashed = pairs.withColumn(CONTENT_HASH, F.xxhash64(QUERY, PASSAGE)).withColumn("unfit_last", fault.isNotNull())
+    hashed = hashed.withColumn("copy", copy)
     code = (
         F.when(fault.isNotNull(), fault_code(fault))
         .when(null_key, RejectCode.NULL_KEY.value)
@@ -53,9 +50,3 @@ def fault_code(fault: Column) -> Column:
 def fault_message(fault: Column) -> Column:
     """Its error_message."""
     return F.regexp_replace(fault, "^[a-z_]+: ", "")
-
-
-def fit_texts() -> tuple[Column, Column]:
-    """Query and passage of the rows without fault, null for the others: what a model gets to see."""
-    fit = F.col(ROW_CODE).isNull()
-    return F.when(fit, F.col(QUERY)), F.when(fit, F.col(PASSAGE))

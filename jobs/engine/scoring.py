@@ -1,12 +1,13 @@
 """What scoring pairs is: every pair with its score, or with the reason why it has none."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from jobs.engine.blocks import GROUP_PAIRS, Outcome, block_texts, blocks_of, dealt, rows_of
 from jobs.engine.ledger import Run
-from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, fit_texts, with_row_code
 from mkdm.columns import (
     CONTENT_HASH,
     ERROR_CODE,
@@ -24,16 +25,33 @@ SCORE_JOB = "score"
 """The job of the runs that write `scores`."""
 ROWS_PER_TASK = 8192
 """Pairs of one Spark task, unless a flag says otherwise."""
+GROUPS = 8
+"""Groups of pairs of which nobody knows how many there are."""
+RESULT = "result"
 
 
 def score_pairs(pairs: DataFrame, settings: ScoringSettings, tasks: int | None = None) -> DataFrame:
-    """Every pair with its score, or with the reason why it has none.
-
-    Rows of one query stay together and in order, so that its text is tokenised once; only a query's many passages are
-    spread over several tasks. The same rows in the same number of tasks make the same batches, and so the same scores.
+    """Every pair with its score, or with the reason why it has none: `score_blocks` of the blocks of some pairs.
 
     Args:
         pairs: query_id, passage_id, query, passage (strings, any of them null).
+        tasks: how many Spark tasks score them; None leaves it to Spark.
+    """
+    return score_blocks(blocks_of(pairs, groups_for(tasks)), settings, tasks)
+
+
+def groups_for(tasks: int | None) -> int:
+    """Into how many groups pairs are dealt that so many tasks will take; see `jobs.engine.blocks`."""
+    return max(1, tasks * ROWS_PER_TASK // GROUP_PAIRS) if tasks else GROUPS
+
+
+def score_blocks(blocks: DataFrame, settings: ScoringSettings, tasks: int | None = None) -> DataFrame:
+    """Every row of blocks with its score, or with the reason why it has none.
+
+    The same blocks make the same batches, and so the same scores, however many tasks there are.
+
+    Args:
+        blocks: see `jobs.engine.blocks`.
         settings: the model and how it is run, checked on the driver.
         tasks: how many Spark tasks score them; None leaves it to Spark.
 
@@ -41,14 +59,31 @@ def score_pairs(pairs: DataFrame, settings: ScoringSettings, tasks: int | None =
         query_id, passage_id, content_hash, score, tokens, padded_tokens, load_id, seconds, error_code, error_message;
         the score is null exactly where the error_code is not. Of rows with the same key, one is scored.
     """
-    scored = with_row_code(pairs, tasks).withColumn("result", score_udf(settings)(*fit_texts()))
-    return scored.select(
-        *PAIR_KEY,
-        CONTENT_HASH,
-        *(F.col(f"result.{name}") for name in (SCORE, TOKENS, PADDED_TOKENS, LOAD_ID, SECONDS)),
-        F.coalesce(ROW_CODE, f"result.{ERROR_CODE}").alias(ERROR_CODE),
-        F.coalesce(ROW_MESSAGE, f"result.{ERROR_MESSAGE}").alias(ERROR_MESSAGE),
-    )
+    scored = dealt(blocks, tasks).withColumn(RESULT, score_udf(settings)(*block_texts()))
+    return rows_of(scored, outcome_of(lambda name: F.col(f"{RESULT}.{name}"), SCORE))
+
+
+def outcome_of(field: Callable[[str], Column], *values: str) -> Outcome:
+    """A row's outcome out of what a UDF over blocks returned.
+
+    Args:
+        field: a field of what it returned, by name.
+        values: the fields that are the row's results, first of all.
+
+    Returns:
+        Those, tokens, padded_tokens, load_id, seconds, error_code and error_message.
+    """
+
+    def outcome(number: Column, code: Column, message: Column) -> list[Column]:
+        return [
+            *(F.get(field(name), number).alias(name) for name in (*values, TOKENS, PADDED_TOKENS)),
+            F.when(number >= 0, field(LOAD_ID)).alias(LOAD_ID),
+            F.when(number == 0, field(SECONDS)).otherwise(0.0).cast("float").alias(SECONDS),
+            F.coalesce(code, F.get(field(ERROR_CODE), number)).alias(ERROR_CODE),
+            F.coalesce(message, F.get(field(ERROR_MESSAGE), number)).alias(ERROR_MESSAGE),
+        ]
+
+    return outcome
 
 
 def scored_rows(staged: DataFrame, run: Run) -> DataFrame:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mkdm.scoring.backend import LoadedBackend
     from mkdm.scoring.backend_choice import load_backend
     from mkdm.scoring.batching import token_budget_batches
+    from mkdm.scoring.block import Block
     from mkdm.scoring.encoding import Batch, EncodedPairs, PairEncoder
     from mkdm.scoring.ensemble import load_scorer
     from mkdm.scoring.memory import memory_bytes

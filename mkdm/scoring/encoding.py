@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from mkdm.errors import ModelError, RejectCode
+from mkdm.scoring.block import Block, Texts
 from mkdm.scoring.control_tokens import TextTokenizer
 from mkdm.scoring.template import Template
 from mkdm.scoring.token_cache import Ids, TokenCache
@@ -133,48 +134,40 @@ class PairEncoder:
         bisect_failures([text for text in distinct if text not in ids], encode, refuse)
         return ids, refused
 
-    def encode(self, queries: Sequence[str | None], passages: Sequence[str | None]) -> EncodedPairs:
-        """Encode n pairs; a row that cannot be encoded becomes an entry of `errors`, never an exception."""
-        ids, refused = self.tokenise([text for text in (*queries, *passages) if text])
-        query_ids, passage_ids, errors = [], [], {}
-        lengths = np.zeros(len(queries), dtype=np.int32)
-        nothing = np.zeros(0, dtype=np.int32)
-        for row, (query, passage) in enumerate(zip(queries, passages, strict=True)):
-            pair_query = pair_passage = nothing
-            error = self._text_error(query, passage, ids, refused)
-            if error is None:
-                pair_query = ids[query or ""]
-                room = self.max_length - self.special_tokens - len(pair_query)
-                pair_passage = ids[passage or ""][: max(0, room)]
-                lengths[row] = self.special_tokens + len(pair_query) + len(pair_passage)
-                if room < 1:
-                    error = RowError(
-                        RejectCode.QUERY_TOO_LONG,
-                        f"the query's {len(pair_query)} tokens leave no room for the passage in {self.max_length}",
-                    )
-                    lengths[row] = 0
-            if error is not None:
-                errors[row] = error
-            query_ids.append(pair_query)
-            passage_ids.append(pair_passage)
-        return EncodedPairs(query_ids, passage_ids, lengths, errors)
+    def encode(self, queries: Texts, passages: Texts) -> EncodedPairs:
+        """Encode n pairs of texts; see `encode_block`."""
+        return self.encode_block(Block.of_pairs(queries, passages))
 
-    @staticmethod
-    def _text_error(
-        query: str | None, passage: str | None, ids: dict[str, Ids], refused: dict[str, RowError]
-    ) -> RowError | None:
-        named = (
-            ("query", query, RejectCode.NULL_QUERY, RejectCode.EMPTY_QUERY),
-            ("passage", passage, RejectCode.NULL_PASSAGE, RejectCode.EMPTY_PASSAGE),
+    def encode_block(self, block: Block) -> EncodedPairs:
+        """Encode the pairs of a block, each text tokenised once.
+
+        A pair that cannot be encoded becomes an entry of `errors`, never an exception.
+        """
+        ids, refused = self.tokenise([text for text in (*block.queries, *block.passages) if text])
+        queries = _named(block.queries, "query", RejectCode.NULL_QUERY, RejectCode.EMPTY_QUERY, ids, refused)
+        passages = _named(block.passages, "passage", RejectCode.NULL_PASSAGE, RejectCode.EMPTY_PASSAGE, ids, refused)
+        query, passage = block.pairs.T
+        fit = queries.fit[query] & passages.fit[passage]
+        errors = {
+            row: queries.errors.get(int(query[row])) or passages.errors[int(passage[row])]
+            for row in np.flatnonzero(~fit).tolist()
+        }
+        room = self.max_length - self.special_tokens - queries.lengths[query]
+        for row in np.flatnonzero(fit & (room < 1)).tolist():
+            errors[row] = RowError(
+                RejectCode.QUERY_TOO_LONG,
+                f"the query's {queries.lengths[query[row]]} tokens leave no room for the passage in {self.max_length}",
+            )
+        kept = np.minimum(passages.lengths[passage], np.maximum(room, 0))
+        lengths = self.special_tokens + queries.lengths[query] + kept
+        return EncodedPairs(
+            query_ids=[queries.ids[place] for place in query.tolist()],
+            passage_ids=[
+                passages.ids[place][:size] for place, size in zip(passage.tolist(), kept.tolist(), strict=True)
+            ],
+            lengths=np.where(fit & (room >= 1), lengths, 0).astype(np.int32),
+            errors=errors,
         )
-        for name, text, null, empty in named:
-            if text is None:
-                return RowError(null, f"the {name} is null")
-            if text in refused:
-                return refused[text]
-            if not text or len(ids[text]) == 0:
-                return RowError(empty, f"the {name} has no token: {text[:40]!r}")
-        return None
 
     def batch(self, pairs: EncodedPairs, rows: NDArray[np.int64]) -> Batch:
         """Pad the chosen rows to the longest of them: [CLS] query [SEP] passage [SEP] [PAD]…"""
@@ -188,6 +181,47 @@ class PairEncoder:
             type_ids[i, self._second_type_start + len(query) : length] = self._second_type
         mask = (np.arange(width) < pairs.lengths[rows][:, None]).astype(np.int64)
         return Batch(input_ids, mask, type_ids if self._has_types else None)
+
+
+@dataclass(frozen=True)
+class _NamedTexts:
+    """The queries or the passages of a block.
+
+    Attributes:
+        ids: by place, its token ids; none where it has an error.
+        lengths: int64[texts], how many.
+        fit: bool[texts], whether it can be encoded.
+        errors: by place, why not.
+    """
+
+    ids: list[Ids]
+    lengths: NDArray[np.int64]
+    fit: NDArray[np.bool_]
+    errors: dict[int, RowError]
+
+
+def _named(
+    texts: Texts,
+    name: str,
+    null: RejectCode,
+    empty: RejectCode,
+    ids: dict[str, Ids],
+    refused: dict[str, RowError],
+) -> _NamedTexts:
+    errors = {}
+    for place, text in enumerate(texts):
+        if text is None:
+            errors[place] = RowError(null, f"the {name} is null")
+        elif text in refused:
+            errors[place] = refused[text]
+        elif not text or len(ids[text]) == 0:
+            errors[place] = RowError(empty, f"the {name} has no token: {text[:40]!r}")
+    nothing = np.zeros(0, dtype=np.int32)
+    found = [nothing if place in errors else ids[text or ""] for place, text in enumerate(texts)]
+    lengths = np.array([len(one) for one in found], dtype=np.int64)
+    fit = np.ones(len(found), dtype=bool)
+    fit[list(errors)] = False
+    return _NamedTexts(found, lengths, fit, errors)
 
 
 def bisect_failures(items: list[T], work: Callable[[list[T]], None], fail: Callable[[T, Exception], None]) -> None:

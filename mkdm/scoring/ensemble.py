@@ -1,10 +1,11 @@
 """The average of several models' scores: the paper's ensemble of students that had one teacher each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from mkdm.model import ensemble_version, model_folders
+from mkdm.scoring.block import Block
 from mkdm.scoring.scorer import PairScorer, Scorer, WindowScores
 
 
@@ -21,9 +22,13 @@ class Ensemble(PairScorer):
         self.window = min(member.window for member in members)
         self.precision = "+".join(sorted({member.precision for member in members}))
 
-    def score_window(self, queries: Sequence[str | None], passages: Sequence[str | None]) -> WindowScores:
-        """See `PairScorer.score_window`; tokens are those of all members together, the logit is that of the mean."""
-        parts = [member.score_window(queries, passages) for member in self.members]
+    def score_blocks(self, blocks: Iterable[Block]) -> Iterator[WindowScores]:
+        """See `PairScorer.score_blocks`; tokens are those of all members together, the logit is that of the mean."""
+        for block in blocks:
+            yield self._mean([next(member.score_blocks(iter((block,)))) for member in self.members])
+
+    @staticmethod
+    def _mean(parts: list[WindowScores]) -> WindowScores:
         errors = {row: error for part in reversed(parts) for row, error in part.errors.items()}
         scores = np.mean([part.scores for part in parts], axis=0, dtype=np.float64).astype(np.float32)
         scores[list(errors)] = np.nan

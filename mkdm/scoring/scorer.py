@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mkdm.errors import ConfigError, InputError, RejectCode
 from mkdm.scoring.backend import Backend, LoadedBackend
 from mkdm.scoring.backend_choice import load_backend
 from mkdm.scoring.batching import token_budget_batches
+from mkdm.scoring.block import Block, Texts, block_of
 from mkdm.scoring.encoding import EncodedPairs, PairEncoder, RowError, bisect_failures
 
 
@@ -37,9 +38,6 @@ class WindowScores:
     errors: dict[int, RowError]
 
 
-Texts = Sequence[str | None]
-
-
 class PairScorer(ABC):
     """What scores pairs: one model, or several that are averaged.
 
@@ -54,16 +52,37 @@ class PairScorer(ABC):
     window: int
 
     @abstractmethod
-    def score_window(self, queries: Sequence[str | None], passages: Sequence[str | None]) -> WindowScores:
-        """Score n pairs, sorted together; a pair that cannot be scored becomes an error of its row, never an exception.
+    def score_blocks(self, blocks: Iterable[Block]) -> Iterator[WindowScores]:
+        """Score block after block; of each, its pairs are sorted together.
 
-        Pairs of the same two texts are scored once. A batch that raises is halved until the row at fault stands alone.
+        Each text of a block is tokenised once, and pairs of the same two texts are scored once. A pair that cannot be
+        scored becomes an error of its row, never an exception: a batch that raises is halved until it stands alone.
         """
 
+    def score_block(self, queries: Texts, passages: Texts, pairs: ArrayLike | None = None) -> WindowScores:
+        """Score the pairs of some queries and passages that meet.
+
+        Args:
+            queries: q texts.
+            passages: p texts.
+            pairs: int[n, 2], by pair the place of its query and that of its passage, from 0. None makes all with all:
+                q·p pairs, those of the first query first.
+
+        Returns:
+            What came of the n pairs, in their order.
+
+        Raises:
+            InputError: `pairs` is no such array, or names a place that is not there.
+        """
+        return next(self.score_blocks(iter((block_of(queries, passages, pairs),))))
+
+    def score_window(self, queries: Texts, passages: Texts) -> WindowScores:
+        """Score n pairs of texts together; see `score_blocks`."""
+        return next(self.score_windows(iter(((queries, passages),))))
+
     def score_windows(self, windows: Iterable[tuple[Texts, Texts]]) -> Iterator[WindowScores]:
-        """Score window after window of queries and passages; see `score_window`."""
-        for queries, passages in windows:
-            yield self.score_window(queries, passages)
+        """Score window after window of n queries and n passages; see `score_blocks`."""
+        return self.score_blocks(Block.of_pairs(*window) for window in windows)
 
     def score(self, queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
         """Score n pairs.
@@ -94,8 +113,8 @@ class PairScorer(ABC):
 class Scorer(PairScorer):
     """A loaded model that scores pairs.
 
-    A window goes through three stages that overlap: it is read and tokenised in one thread, its batches are computed by
-    as many threads as the backend has use for, and the caller takes the results of the window before.
+    A block goes through three stages that overlap: it is read and tokenised in one thread, its batches are computed by
+    as many threads as the backend has use for, and the caller takes the results of the block before.
 
     Attributes:
         backend: what runs the model.
@@ -148,24 +167,20 @@ class Scorer(PairScorer):
         """
         return cls(load_backend(folder, backend, precision, threads, streams), max_length, token_budget)
 
-    def score_window(self, queries: Texts, passages: Texts) -> WindowScores:
-        """See `PairScorer.score_window`."""
-        return self._start(queries, passages, self._encoder.encode(queries, passages)).finish()
+    def score_blocks(self, blocks: Iterable[Block]) -> Iterator[WindowScores]:
+        """See `PairScorer.score_blocks`; two blocks are read ahead of the one whose results are taken."""
+        source = iter(blocks)
 
-    def score_windows(self, windows: Iterable[tuple[Texts, Texts]]) -> Iterator[WindowScores]:
-        """See `PairScorer.score_windows`; two windows are read ahead of the one whose results are taken."""
-        source = iter(windows)
+        def read() -> tuple[Block, EncodedPairs] | None:
+            block = next(source, None)
+            return None if block is None else (block, self._encoder.encode_block(block))
 
-        def read() -> tuple[Texts, Texts, EncodedPairs] | None:
-            window = next(source, None)
-            return None if window is None else (*window, self._encoder.encode(*window))
-
-        started: deque[_StartedWindow] = deque()
+        started: deque[_StartedBlock] = deque()
         upcoming = self._reader.submit(read)
         try:
-            while (window := upcoming.result()) is not None:
+            while (block := upcoming.result()) is not None:
                 upcoming = self._reader.submit(read)
-                started.append(self._start(*window))
+                started.append(self._start(*block))
                 if len(started) > 1:  # the next one keeps the backend busy while this one's results go their way
                     yield started.popleft().finish()
             while started:
@@ -175,23 +190,22 @@ class Scorer(PairScorer):
             for left in started:
                 left.cancel()
 
-    def _start(self, queries: Texts, passages: Texts, pairs: EncodedPairs) -> "_StartedWindow":
-        """Hand the batches of a window to the backend."""
+    def _start(self, block: Block, pairs: EncodedPairs) -> "_StartedBlock":
+        """Hand the batches of a block to the backend."""
         result = WindowScores(
-            scores=np.full(len(queries), np.nan, dtype=np.float32),
-            logits=np.full(len(queries), np.nan, dtype=np.float32),
+            scores=np.full(len(block), np.nan, dtype=np.float32),
+            logits=np.full(len(block), np.nan, dtype=np.float32),
             tokens=pairs.lengths,
-            padded_tokens=np.zeros(len(queries), dtype=np.int32),
+            padded_tokens=np.zeros(len(block), dtype=np.int32),
             errors=dict(pairs.errors),
         )
-        first: dict[tuple[str | None, str | None], int] = {}
-        leader = np.array([first.setdefault(pair, row) for row, pair in enumerate(zip(queries, passages, strict=True))])
+        leader = block.leaders()
         good = np.flatnonzero((pairs.lengths > 0) & (leader == np.arange(len(leader))))
         batches = [
             self._runner.submit(self._score_rows, pairs, good[batch], result)
             for batch in token_budget_batches(pairs.lengths[good], self.token_budget)
         ]
-        return _StartedWindow(result, leader, batches)
+        return _StartedBlock(result, leader, batches)
 
     def _score_rows(self, pairs: EncodedPairs, rows: NDArray[np.int64], result: WindowScores) -> None:
         def run(part: list[int]) -> None:
@@ -217,8 +231,8 @@ class Scorer(PairScorer):
 
 
 @dataclass(frozen=True)
-class _StartedWindow:
-    """A window whose batches are being computed.
+class _StartedBlock:
+    """A block whose batches are being computed.
 
     Attributes:
         leader: int64[n], by row the first row of the same two texts, which alone is computed.

@@ -14,7 +14,7 @@ from jobs.score import ScoreConfig, run, transform
 from mkdm.errors import ConfigError, InputError, ModelError, RejectRateError, RunFailedError
 from mkdm.model.folder import model_version
 from mkdm.scoring.scorer import Scorer
-from udfs.scoring import RESULT, _batch_scorer
+from udfs.scoring import RESULT, _block_scorer
 
 PAIRS = "query_id string, passage_id string, query string, passage string"
 
@@ -314,7 +314,7 @@ def test_fault_of_a_worker_is_one_line(spark, warehouse, config, monkeypatch):
             raise ModelError(f"the model at {settings.model} is not the driver's")
             yield
 
-        refuse.__annotations__ = _batch_scorer(settings).__annotations__
+        refuse.__annotations__ = _block_scorer(settings).__annotations__
         return pandas_udf(refuse, RESULT).asNondeterministic()
 
     monkeypatch.setattr(scoring, "score_udf", refusing_udf)

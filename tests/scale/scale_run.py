@@ -10,9 +10,11 @@ import json
 import shutil
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -24,8 +26,10 @@ sys.path.insert(0, str(ROOT))  # not an installed package
 from cluster.session import ClusterConfig, start_session  # noqa: E402
 from jobs import score  # noqa: E402
 from jobs.engine import chunked_run as chunked  # noqa: E402
+from jobs.engine import scoring  # noqa: E402
+from jobs.engine.pairs import read_pairs  # noqa: E402
 from jobs.engine.warehouse import Warehouse  # noqa: E402
-from udfs.scoring import RESULT  # noqa: E402
+from udfs.scoring import BLOCK_PAIRS, RESULT, _block_scorer  # noqa: E402
 
 WORDS = "a gasket is a mechanical seal which fills the space between two or more mating surfaces "
 
@@ -34,22 +38,26 @@ def stand_in(_settings: object) -> Any:
     """In place of `score_udf`: a score from the lengths of the texts, at no cost worth speaking of."""
 
     def score(batches):
-        for queries, passages in batches:
-            lengths = queries.str.len() + passages.str.len()
-            yield pd.DataFrame(
-                {
-                    "score": ((lengths % 1000) / 1000).astype("float32"),
-                    "tokens": lengths.astype("int32"),
-                    "padded_tokens": lengths.astype("int32"),
-                    "error_code": None,
-                    "error_message": None,
-                    "load_id": "stand-in",
-                    "seconds": 0.0,
-                }
-            )
+        for queries, passages, pairs in chain.from_iterable(zip(*batch, strict=True) for batch in batches):
+            lengths = [np.array([len(text or "") for text in texts], dtype=np.int32) for texts in (queries, passages)]
+            packed = np.asarray(pairs)
+            both = lengths[0][packed // BLOCK_PAIRS] + lengths[1][packed % BLOCK_PAIRS]
+            result = {"score": ((both % 1000) / 1000).astype("float32"), "tokens": both, "padded_tokens": both}
+            errors = {"error_code": [], "error_message": []}
+            yield pd.DataFrame([{**result, **errors, "load_id": "stand-in", "seconds": 0.0}])
 
-    score.__annotations__ = __import__("udfs.scoring", fromlist=["_batch_scorer"])._batch_scorer(None).__annotations__
+    score.__annotations__ = _block_scorer(None).__annotations__
     return pandas_udf(score, RESULT).asNondeterministic()
+
+
+def plain_stand_in() -> Any:
+    """The same for rows of pairs, as a user without this engine would write it."""
+
+    @pandas_udf("float")
+    def score(queries: pd.Series, passages: pd.Series) -> pd.Series:
+        return ((queries.str.len() + passages.str.len()) % 1000 / 1000).astype("float32")
+
+    return score.asNondeterministic()
 
 
 def make_pairs(spark: SparkSession, rows: int, first: int = 0) -> DataFrame:
@@ -66,14 +74,18 @@ def make_pairs(spark: SparkSession, rows: int, first: int = 0) -> DataFrame:
 
 
 class Meter:
-    """Bytes that this JVM read through Hadoop's file systems, and its heap after a collection."""
+    """Bytes that this JVM read through Hadoop's file systems and shuffled, and its heap after a collection."""
 
     def __init__(self, spark: SparkSession) -> None:
         self._jvm: Any = spark._jvm
+        self._store: Any = spark.sparkContext._jsc.sc().statusStore()
 
     def bytes_read(self) -> int:
         statistics = self._jvm.org.apache.hadoop.fs.FileSystem.getAllStatistics()
         return sum(statistics.get(i).getBytesRead() for i in range(statistics.size()))
+
+    def bytes_shuffled(self) -> int:
+        return int(self._store.executorSummary("driver").totalShuffleWrite())
 
     def live_heap_mb(self) -> float:
         self._jvm.java.lang.System.gc()
@@ -87,13 +99,19 @@ def log_of(warehouse: Warehouse) -> tuple[int, int]:
     return sum(path.suffix == ".json" for path in files), sum(path.stat().st_size for path in files)
 
 
-def measure(spark: SparkSession, folder: Path, rows: int, rows_per_chunk: int) -> dict[str, float]:
+def measure(
+    spark: SparkSession, folder: Path, rows: int, rows_per_chunk: int, built: Path | None = None
+) -> dict[str, float]:
     """One size: the job, the same again, 1 % changed, and the plain write."""
     shutil.rmtree(folder, ignore_errors=True)
     warehouse, meter = Warehouse(spark, str(folder)), Meter(spark)
     pairs = warehouse.table("pairs")
-    writer = make_pairs(spark, rows).repartition(max(2, rows // 500_000)).write.format("delta")
-    writer.option("delta.enableChangeDataFeed", "true").save(pairs.location)
+    if built is None:
+        writer = make_pairs(spark, rows).repartition(max(2, rows // 500_000)).write.format("delta")
+        writer.option("delta.enableChangeDataFeed", "true").save(pairs.location)
+    else:
+        shutil.copytree(built, folder)
+        rows = pairs.read().count()
     stored = sum(path.stat().st_size for path in Path(pairs.location).glob("*.parquet"))
     config = score.ScoreConfig(
         model=str(ROOT / "tests" / "sample" / "student"),
@@ -117,10 +135,10 @@ def measure(spark: SparkSession, folder: Path, rows: int, rows_per_chunk: int) -
     originals = chunked.lay_out, chunked.commit_chunk
     mark(chunked, "lay_out", "layout_s")
     mark(chunked, "commit_chunk", "commit_s")
-    before, began = meter.bytes_read(), time.monotonic()
+    before, shuffled, began = meter.bytes_read(), meter.bytes_shuffled(), time.monotonic()
     report = score.run(spark, config)
     seconds = time.monotonic() - began
-    read = meter.bytes_read() - before
+    read, shuffled = meter.bytes_read() - before, meter.bytes_shuffled() - shuffled
     chunked.lay_out, chunked.commit_chunk = originals
     commits, log_bytes = log_of(warehouse)
     heap = meter.live_heap_mb()
@@ -129,17 +147,22 @@ def measure(spark: SparkSession, folder: Path, rows: int, rows_per_chunk: int) -
     score.run(spark, config)
     again = time.monotonic() - began
 
-    pairs.append(make_pairs(spark, rows // 200, rows), "more")
-    pairs.delta().update("pmod(xxhash64(passage_id), 200) = 7", {"passage": F.concat("passage", F.lit(" changed"))})
+    if built is None:
+        pairs.append(make_pairs(spark, rows // 200, rows), "more")
+        pairs.delta().update("pmod(xxhash64(passage_id), 200) = 7", {"passage": F.concat("passage", F.lit(" changed"))})
+    else:
+        pairs.delta().delete("pmod(xxhash64(split_part(passage_id, ':', 1)), 100) = 7")
     began = time.monotonic()
     added = score.run(spark, score.ScoreConfig(**(vars(config) | {"incremental": True, "chunks": "auto"})))
     incremental = time.monotonic() - began
 
     plain = warehouse.table("plain")
     began = time.monotonic()
-    rows_in = pairs.read(0).repartition(max(1, rows // config.rows_per_task), "query_id")
-    scored = rows_in.select("query_id", "passage_id", stand_in(None)("query", "passage").alias("r"))
-    scored.select("query_id", "passage_id", "r.score").write.format("delta").save(plain.location)
+    rows_in = read_pairs(spark, pairs, 0 if built is None else None).rows.repartition(
+        max(1, rows // config.rows_per_task), "query_id"
+    )
+    scored = rows_in.select("query_id", "passage_id", plain_stand_in()("query", "passage").alias("score"))
+    scored.write.format("delta").save(plain.location)
     plain_seconds = time.monotonic() - began
     return {
         "rows": rows,
@@ -148,6 +171,7 @@ def measure(spark: SparkSession, folder: Path, rows: int, rows_per_chunk: int) -
         "us_per_row": seconds / rows * 1e6,
         **marks,
         "read_of_input": read / stored,
+        "shuffled_per_row": shuffled / rows,
         "commits": commits,
         "log_kb": log_bytes / 1e3,
         "scores_files": len(list(Path(folder, "scores").glob("*.parquet"))),
@@ -162,15 +186,17 @@ def measure(spark: SparkSession, folder: Path, rows: int, rows_per_chunk: int) -
 def main() -> None:
     """Measure each size and print a JSON line for it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000])
+    parser.add_argument("--built", type=Path, nargs="*", default=[], help="warehouses that build-pairs made")
     parser.add_argument("--rows-per-chunk", type=int, default=250_000)
     parser.add_argument("--folder", default="build/scale", help="where the tables go; about 150 bytes a row, twice")
     arguments = parser.parse_args()
-    score.score_udf = stand_in
+    scoring.score_udf = stand_in
     spark = start_session(ClusterConfig(), "scale", {"spark.ui.enabled": "false"})
     measure(spark, Path(arguments.folder), 10_000, arguments.rows_per_chunk)  # warms the JVM
-    for rows in arguments.rows:
-        figures = measure(spark, Path(arguments.folder), rows, arguments.rows_per_chunk)
+    inputs = [(int(rows), None) for rows in arguments.rows] + [(0, built) for built in arguments.built]
+    for rows, built in inputs:
+        figures = measure(spark, Path(arguments.folder), rows, arguments.rows_per_chunk, built)
         print(json.dumps({name: round(value, 2) for name, value in figures.items()}), flush=True)
 
 

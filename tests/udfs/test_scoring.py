@@ -9,7 +9,9 @@ from mkdm.model.checkpoint import save_checkpoint
 from mkdm.model.folder import models_version
 from mkdm.scoring.ensemble import load_scorer
 from mkdm.scoring.scorer import Scorer
-from udfs.scoring import MAX_MESSAGE, ScoringSettings, loaded_scorer, score_udf, texts, windows
+from udfs.scoring import BLOCK_PAIRS, MAX_MESSAGE, ScoringSettings, blocks_in, loaded_scorer, score_udf, texts
+
+BLOCKS = "id long, queries array<string>, passages array<string>, pairs array<int>"
 
 
 def settings(folder: str, **changes) -> ScoringSettings:
@@ -17,9 +19,14 @@ def settings(folder: str, **changes) -> ScoringSettings:
 
 
 def score_frame(spark, rows, folder, partitions=1, **changes) -> pd.DataFrame:
-    pairs = spark.createDataFrame(rows, "id long, query string, passage string").repartition(partitions, "id")
-    scored = pairs.select("id", score_udf(settings(folder, **changes))("query", "passage").alias("r"))
-    return scored.select("id", "r.*").toPandas().sort_values("id").reset_index(drop=True)
+    """Rows of (id, query, passage), each a block of its own among blocks of all."""
+    one_each = [(i, [query], [passage], [0]) for i, query, passage in rows]
+    blocks = spark.createDataFrame(one_each, BLOCKS).repartition(partitions, "id")
+    udf = score_udf(settings(folder, **changes))
+    scored = blocks.select("id", udf("queries", "passages", "pairs").alias("r"))
+    arrays = ("score", "tokens", "padded_tokens", "error_code", "error_message")
+    columns = [F.get(f"r.{name}", F.lit(0)).alias(name) for name in arrays]
+    return scored.select("id", *columns, "r.load_id").toPandas().sort_values("id").reset_index(drop=True)
 
 
 def test_scores_are_the_scorers_and_the_model_is_loaded_once(spark, student_folder, sample_pairs):
@@ -80,11 +87,9 @@ def test_non_finite_score_is_an_error(spark, tokenizers, tmp_path):
 
 
 def test_filters_on_the_result_do_not_run_it_twice(spark, student_folder):
-    pairs = spark.createDataFrame([("a", "b")], "query string, passage string")
-    scored = pairs.withColumn("r", score_udf(settings(student_folder))("query", "passage"))
-    plan = (
-        scored.where(F.col("r.error_code").isNull()).select("r.score")._jdf.queryExecution().executedPlan().toString()
-    )
+    blocks = spark.createDataFrame([(0, ["a"], ["b"], [0])], BLOCKS)
+    scored = blocks.withColumn("r", score_udf(settings(student_folder))("queries", "passages", "pairs"))
+    plan = scored.where(F.size("r.error_code") == 0).select("r.score")._jdf.queryExecution().executedPlan().toString()
     assert plan.count("ArrowEvalPython") == 1
 
 
@@ -103,11 +108,32 @@ def test_null_of_any_kind_is_none():
     assert texts(pd.Series(["a", None, pd.NA], dtype="object")) == ["a", None, None]
 
 
-@pytest.mark.parametrize("sizes", [[5], [2, 3, 4], [1] * 7, [10, 1], []])
-def test_windows_do_not_follow_arrows_batches(sizes):
-    numbers = iter(range(sum(sizes)))
-    batches = [pd.Series([str(next(numbers)) for _ in range(size)], dtype="object") for size in sizes]
-    found = list(windows(((batch, batch + "p") for batch in batches), 4))
-    assert [len(queries) for queries, _ in found[:-1]] == [4] * (len(found) - 1)
-    assert [query for queries, _ in found for query in queries] == [str(i) for i in range(sum(sizes))]
-    assert all(passages == [f"{query}p" for query in queries] for queries, passages in found)
+def test_pairs_of_blocks_come_back_in_their_order(spark, student_folder, sample_pairs):
+    queries = [pair["query"] for pair in sample_pairs[:3]]
+    passages = [pair["passage"] for pair in sample_pairs[:4]]
+    met = [(2, 3), (0, 0), (1, 2), (0, 3), (2, 3)]
+    packed = [query * BLOCK_PAIRS + passage for query, passage in met]
+    rows = [(0, queries, passages, packed), (1, [], [], []), (2, [*queries, None], passages, [3 * BLOCK_PAIRS, 1])]
+    blocks = spark.createDataFrame(rows, BLOCKS).coalesce(1)
+    udf = score_udf(settings(student_folder))
+    first, empty, odd = blocks.select("id", udf("queries", "passages", "pairs").alias("r")).orderBy("id").collect()
+    scorer = Scorer.load(student_folder, precision="fp32")
+    expected = scorer.score([queries[query] for query, _ in met], [passages[passage] for _, passage in met])
+    np.testing.assert_allclose(first.r.score, expected, rtol=0, atol=1e-5)
+    assert first.r.padded_tokens[4] == 0, "a pair that is there twice is scored once"
+    assert first.r.error_code == []
+    assert (empty.r.score, empty.r.tokens) == ([], [])
+    assert odd.r.error_code == ["null_query", None]
+    assert odd.r.score[0] is None
+    assert odd.r.score[1] == pytest.approx(float(scorer.score(queries[:1], passages[1:2])[0]), abs=1e-5)
+
+
+def test_blocks_do_not_follow_arrows_batches():
+    def batch(*numbers: int) -> tuple[pd.Series, pd.Series, pd.Series]:
+        columns = ([[str(n)] for n in numbers], [[f"{n}p"] for n in numbers], [[0] for _ in numbers])
+        return tuple(pd.Series(column, dtype=object) for column in columns)
+
+    found = list(blocks_in(iter([batch(0, 1, 2), batch(), batch(3)])))
+    assert [(block.queries, block.passages, block.pairs.tolist()) for block in found] == [
+        ([str(n)], [f"{n}p"], [[0, 0]]) for n in range(4)
+    ]

@@ -1,13 +1,10 @@
 """Skewed and odd pairs, through the job's transform and from files."""
 
 import json
-from itertools import pairwise
 
 import pytest
 from pyspark.sql import functions as F
 
-from jobs.engine.chunks import chunk_of
-from jobs.engine.row_codes import SPREAD
 from jobs.score import ScoreConfig, run, transform
 from mkdm.scoring.scorer import Scorer
 
@@ -30,18 +27,7 @@ def test_one_query_with_very_many_passages_is_spread_over_tasks(spark, config):
     seven = Scorer.load(config.model, precision="fp32").score([rows[0][2]] * 7, [row[3] for row in rows[:7]])
     found = {int(row.passage_id): row.score for row in scored.select("passage_id", "score").collect()}
     assert [found[i] for i in range(4000)] == pytest.approx([float(seven[i % 7]) for i in range(4000)], abs=1e-5)
-    assert heavy.select(chunk_of(16)).distinct().count() == 1
     scored.unpersist()
-
-
-def test_queries_stay_together_where_tasks_allow(spark, config, sample_pairs):
-    scored = transform(spark.createDataFrame(sample_pairs, PAIRS), config, tasks=2)
-    tasks = scored.select("query_id", "passage_id", F.spark_partition_id().alias("task")).collect()
-    assert {row.task for row in tasks} == {0, 1}
-    for task in (0, 1):
-        mine = [(row.query_id, row.passage_id) for row in tasks if row.task == task]
-        runs = 1 + sum(one[0] != other[0] for one, other in pairwise(mine))
-        assert runs <= SPREAD * len({query for query, _ in mine})
 
 
 def test_texts_of_all_kinds(spark, config):

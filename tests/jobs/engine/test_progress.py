@@ -1,15 +1,15 @@
 from jobs.engine import progress as module
+from jobs.engine import score_pairs
 from jobs.engine.progress import progress
 from mkdm.model.folder import model_version
-from udfs.scoring import ScoringSettings, score_udf
+from udfs.scoring import ScoringSettings
 
 
-def test_rows_are_counted_as_python_returns_them(spark, student_folder, sample_pairs):
-    udf = score_udf(ScoringSettings(student_folder, model_version(student_folder)))
-    pairs = spark.createDataFrame(sample_pairs).repartition(3)
+def test_rows_of_blocks_are_counted_as_python_returns_them(spark, student_folder, sample_pairs):
+    settings = ScoringSettings(student_folder, model_version(student_folder))
     rows_done = module._row_counter(spark)
     assert rows_done() == 0
-    pairs.select(udf("query", "passage")).write.format("noop").mode("overwrite").save()
+    score_pairs(spark.createDataFrame(sample_pairs), settings, 3).write.format("noop").mode("overwrite").save()
     assert rows_done() == 300
 
 

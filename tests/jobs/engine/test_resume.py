@@ -20,7 +20,7 @@ from jobs.score import ScoreConfig, run
 from mkdm.errors import ConfigError, InputError, ModelError, RunFailedError
 from mkdm.model.checkpoint import save_checkpoint
 from tests.faults.outcome import Outcome, outcome
-from udfs.scoring import RESULT, _batch_scorer
+from udfs.scoring import RESULT, _block_scorer
 
 CHUNKS = 2
 
@@ -182,7 +182,7 @@ def test_exception_that_comes_now_and_then(spark, warehouse, config, undisturbed
     """Each task's first try dies in mid-partition, with an exception that no row is to blame for."""
 
     def flaky_udf(settings):
-        scorer = _batch_scorer(settings)
+        scorer = _block_scorer(settings)
 
         def flaky(batches):
             from pyspark import TaskContext

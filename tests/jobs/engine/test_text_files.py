@@ -30,7 +30,7 @@ def put(path, content):
 def read(spark, path, **options):
     """By passage_id, the passage; and (query_id, passage_id, code, message) of the rows at fault."""
     pairs = read_pairs(spark, Table(spark, str(path)), None, options=FileOptions(**options))
-    rows = with_row_code(pairs.rows, None).collect()
+    rows = with_row_code(pairs.rows).collect()
     assert pairs.count() == len(rows)
     fit = {row.passage_id: row.passage for row in rows if row[ROW_CODE] is None}
     faults = [(row.query_id, row.passage_id, row[ROW_CODE], row[ROW_MESSAGE]) for row in rows if row[ROW_CODE]]
