@@ -75,7 +75,7 @@ def start_session(
 class StepSessions:
     """One session after the other for the steps of a command, each with tasks of the size that its step needs.
 
-    A session that is there already, as in a notebook, stays as it is. So does that of a driver which runs on the cluster
+    A session that is there already, as in a notebook, stays as it is. So does that of a driver on the cluster
     (`--deploy-mode cluster`), since YARN lets an application have one SparkContext, and Kubernetes would give the
     executors of a second the names of the first's: all its steps have whole executors, as a model needs them.
 
@@ -173,7 +173,7 @@ def task_slots(spark: SparkSession) -> int:
 
 
 def gives_whole_executors(spark: SparkSession) -> bool | None:
-    """Whether a task of the session gets all cores of its executor; None where it does not say, or where that is one."""
+    """Whether a task gets all cores of its executor; None where the session does not say, or an executor has one."""
     context = getattr(spark, "sparkContext", None)
     if context is None:
         return None
