@@ -49,53 +49,57 @@ def sizes(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.fixture
-def inputs(spark, tmp_path, student_folder) -> list[str]:
-    """A warehouse with the three inputs and nothing else; the flags of mkdm run over it."""
+def flags(spark, tmp_path, student_folder) -> list[str]:
+    """Those of mkdm run over a warehouse whose pairs are built: scoring and ranking are left."""
     warehouse = Warehouse(spark, str(tmp_path / "warehouse"))
     sample_log().write(spark, warehouse)
     settings = tmp_path / "settings.yaml"
     settings.write_text(SETTINGS)
+    build, *_ = job._configs(RunConfig(student_folder, warehouse.root, str(settings)))
+    job.run_build(spark, build)
     return ["--model", student_folder, "--warehouse", warehouse.root, "--settings", str(settings)]
 
 
-def test_each_step_gets_tasks_of_its_size(spark, tmp_path, inputs):
+def test_each_step_gets_tasks_of_its_size(spark, tmp_path, flags):
     """One command: a task a core to build and rank, one task with all cores to score."""
     conf = tmp_path / "conf"
     conf.mkdir()
     lines = event_log(tmp_path / "events") | {"spark.ui.enabled": "false"}
     (conf / "spark-defaults.conf").write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
-    command = [sys.executable, "-m", "jobs", "run", *inputs, "--executor-cores", "2"]
+    command = [sys.executable, "-m", "jobs", "run", *flags, "--executor-cores", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SPARK_CONF_DIR": str(conf)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    told, name = sizes(tmp_path / "events"), f"mkdm run {inputs[3]}"
-    assert {step: cpus for step, (cpus, _) in told.items()} == {
-        f"{name}: build-pairs": 1,
-        f"{name}: score": 2,
-        f"{name}: rank": 1,
-    }
-    assert [most for _, most in told.values()] == [2, 1, 2]
-    ranked = Warehouse(spark, inputs[3]).table("ranked_passages").read()
+    assert "is complete since" in done.stderr, "the build"
+    told = sizes(tmp_path / "events")
+    assert [(name.rpartition(": ")[2], cpus) for name, (cpus, _) in told.items()] == [
+        ("build-pairs", 1),
+        ("score", 2),
+        ("rank", 1),
+    ]
+    assert told[f"mkdm run {flags[3]}: score"][1] == 1, "one task at a time"
+    ranked = Warehouse(spark, flags[3]).table("ranked_passages").read()
     assert ranked.where("rank = 1").count() > 0
 
 
 @pytest.mark.slow
-def test_a_submitted_run_goes_on_with_the_step_that_failed(spark, tmp_path, inputs):
-    warehouse = Warehouse(spark, inputs[3])
+def test_a_submitted_run_goes_on_with_the_step_that_failed(spark, tmp_path, flags):
+    warehouse = Warehouse(spark, flags[3])
     warehouse.table("ranked_passages").overwrite(spark.range(1))  # which rank refuses
-    conf = event_log(tmp_path / "first")
-    flags = [flag for key, value in conf.items() for flag in ("--conf", f"{key}={value}")]
-    command = [*submit_command("local", None, "--master", "local[2,4]", *flags), "jobs/run.py", *inputs]
-    failed = submit(command, "local")
+
+    def run_logged(name: str) -> subprocess.CompletedProcess[str]:
+        given = [part for key, value in event_log(tmp_path / name).items() for part in ("--conf", f"{key}={value}")]
+        return submit(
+            [*submit_command("local", None, "--master", "local[2,4]", *given), "jobs/run.py", *flags], "local"
+        )
+
+    failed = run_logged("first")
     assert failed.returncode == 2, failed.stdout + failed.stderr
     warehouse.table("ranked_passages").drop()
-    again = [flag.replace("/first", "/again") for flag in command]
-    event_log(tmp_path / "again")
-    done = submit(again, "local")
+    done = run_logged("again")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "is complete since" in done.stderr
-    for folder in ("first", "again"):
-        assert [cpus for cpus, _ in sizes(tmp_path / folder).values()] == [1, 2, 1]
+    for name in ("first", "again"):
+        assert [cpus for cpus, _ in sizes(tmp_path / name).values()] == [1, 2, 1]
     assert warehouse.table("runs").read().where("job = 'score' AND state = 'complete'").count() == 1
 
 
