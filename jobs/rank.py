@@ -110,13 +110,15 @@ def run(spark: SparkSession, config: RankConfig) -> RankReport:
         queries, expected = _expected(mine.groupBy(QUERY_ID).agg(F.count("*").alias(_SCORES)), config.top_k)
     else:
         best = _best(mine, config.top_k).persist(StorageLevel.DISK_ONLY)  # a merge reads it twice
-        with _metadata(spark, {"run_id": state.run.run_id, "top_k": config.top_k}):
-            if published.get("run_id") in chain and published.get("top_k") == config.top_k:
-                ranked.merge_to(best.select(*RANKED), (QUERY_ID, RANK))
-            else:
-                ranked.overwrite(best.select(*RANKED))
-        queries, expected = _expected(best.where(F.col(RANK) == 1), config.top_k)
-        best.unpersist()
+        try:
+            with _metadata(spark, {"run_id": state.run.run_id, "top_k": config.top_k}):
+                if published.get("run_id") in chain and published.get("top_k") == config.top_k:
+                    ranked.merge_to(best.select(*RANKED), (QUERY_ID, RANK))
+                else:
+                    ranked.overwrite(best.select(*RANKED))
+            queries, expected = _expected(best.where(F.col(RANK) == 1), config.top_k)
+        finally:
+            best.unpersist()
     version = _published(ranked)[1]
     assert version is not None
     rows = ranked.read(version).count()
