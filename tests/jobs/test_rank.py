@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from jobs import rank as job
+from jobs.engine import Table
 from jobs.rank import RankConfig, run, transform
 from jobs.score import ScoreConfig
 from jobs.score import run as score
@@ -57,7 +57,7 @@ def test_a_task_shuffles_at_most_k_rows_of_a_query(spark, warehouse, top_k):
 def test_rows_that_are_missing_are_told(spark, warehouse, student_folder, monkeypatch):
     warehouse.table("pairs").overwrite(warehouse.table("pairs").read().limit(40))
     score(spark, ScoreConfig(model=student_folder, warehouse=warehouse.root, precision="fp32"))
-    best = job._best
-    monkeypatch.setattr(job, "_best", lambda *given: best(*given).where("passage_id NOT LIKE '%a%' OR rank = 1"))
-    with pytest.raises(RunFailedError, match=r"version 1 of .*ranked_passages has \d+ rows, not 40"):
+    whole = Table.overwrite
+    monkeypatch.setattr(Table, "overwrite", lambda table, rows: whole(table, rows.limit(39)))
+    with pytest.raises(RunFailedError, match=r"version 1 of .*ranked_passages has 39 rows, not 40"):
         run(spark, RankConfig(warehouse=warehouse.root))
