@@ -72,6 +72,52 @@ def start_session(
     return SparkSession(SparkContext.getOrCreate(conf) if started else launch_jvm(conf))
 
 
+class StepSessions:
+    """One session after the other for the steps of a command, each with tasks of the size that its step needs.
+
+    A session that is there already, as in a notebook, stays as it is. So does that of a driver on the cluster
+    (`--deploy-mode cluster`), since YARN lets an application have one SparkContext, and Kubernetes would give the
+    executors of a second the names of the first's: all its steps have whole executors, as a model needs them.
+
+    Attributes:
+        fixed: whether all steps have the same session; known once there is one.
+    """
+
+    def __init__(self, config: ClusterConfig, app_name: str) -> None:
+        self._config, self._app_name = config, app_name
+        self._spark = SparkSession.getActiveSession()
+        self._whole: bool | None = None
+        self.fixed = self._spark is not None
+
+    def start(self, step: str, whole_executor: bool) -> SparkSession:
+        """The session for a step; one for tasks of another size is stopped before.
+
+        Raises:
+            ClusterError: as `start_session`.
+        """
+        if "PYSPARK_GATEWAY_PORT" in os.environ and self._spark is None:
+            SparkContext._ensure_initialized()
+            self.fixed = _driver_on_cluster(SparkConf())
+        if self._spark is None or not (self.fixed or self._whole == whole_executor or self._one_size()):
+            if self._spark is not None:
+                self._spark.stop()
+            name = self._app_name if self.fixed else f"{self._app_name}: {step}"
+            self._whole = whole_executor or self.fixed
+            self._spark = start_session(self._config, name, whole_executor=self._whole)
+        return self._spark
+
+    def _one_size(self) -> bool:
+        """Whether a whole executor is one core, or spark-submit was told how many cores a task gets."""
+        submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+        conf = _one_task_conf(SparkConf()) if submitted else _own_conf(self._config, whole_executor=True)
+        return conf.get("spark.task.cpus", "1") == "1"
+
+
+def _driver_on_cluster(submitted: SparkConf) -> bool:
+    on_kubernetes = submitted.get("spark.kubernetes.submitInDriver", "false")
+    return submitted.get("spark.submit.deployMode") == "cluster" or on_kubernetes == "true"
+
+
 def _check_environment(config: ClusterConfig) -> None:
     if config.environment is None:
         return
@@ -124,3 +170,13 @@ def task_slots(spark: SparkSession) -> int:
         return 1
     cpus = context.getConf().get("spark.task.cpus") or "1"
     return max(1, int(context.defaultParallelism) // int(cpus))
+
+
+def gives_whole_executors(spark: SparkSession) -> bool | None:
+    """Whether a task gets all cores of its executor; None where the session does not say, or an executor has one."""
+    context = getattr(spark, "sparkContext", None)
+    if context is None:
+        return None
+    conf, local = context.getConf(), context.master.startswith("local")
+    cores = int(context.defaultParallelism if local else conf.get("spark.executor.cores") or 1)
+    return None if cores == 1 else int(conf.get("spark.task.cpus") or 1) >= cores

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.internal import InternalFunction
 
 from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
@@ -27,6 +29,7 @@ from mkdm.config import parse_config, require_at_least
 from mkdm.errors import InputError, RunFailedError
 
 RANKED = (QUERY_ID, RANK, PASSAGE_ID, SCORE, MODEL_VERSION, RUN_ID)
+_SCORES = "scores"
 _METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
 
@@ -104,26 +107,28 @@ def run(spark: SparkSession, config: RankConfig) -> RankReport:
     published, before = _published(ranked)
     if published == {"run_id": state.run.run_id, "top_k": config.top_k}:
         say(f"run {state.run.run_id} is published already, as version {before}: nothing to do")
+        queries, expected = _expected(mine.groupBy(QUERY_ID).agg(F.count("*").alias(_SCORES)), config.top_k)
     else:
-        with _metadata(spark, {"run_id": state.run.run_id, "top_k": config.top_k}):
-            if published.get("run_id") in chain and published.get("top_k") == config.top_k:
-                ranked.merge_to(transform(mine, config.top_k), (QUERY_ID, RANK))
-            else:
-                ranked.overwrite(transform(mine, config.top_k))
+        best = _best(mine, config.top_k).persist(StorageLevel.DISK_ONLY)  # a merge reads it twice
+        try:
+            with _metadata(spark, {"run_id": state.run.run_id, "top_k": config.top_k}):
+                if published.get("run_id") in chain and published.get("top_k") == config.top_k:
+                    ranked.merge_to(best.select(*RANKED), (QUERY_ID, RANK))
+                else:
+                    ranked.overwrite(best.select(*RANKED))
+            queries, expected = _expected(best.where(F.col(RANK) == 1), config.top_k)
+        finally:
+            best.unpersist()
     version = _published(ranked)[1]
     assert version is not None
-    per_query = mine.groupBy(QUERY_ID).count()
-    expected = per_query.agg(
-        F.count("*").alias("queries"), F.coalesce(F.sum(F.least("count", F.lit(config.top_k))), F.lit(0)).alias("rows")
-    ).collect()[0]
     rows = ranked.read(version).count()
-    if rows != expected["rows"]:
-        raise RunFailedError(f"version {version} of {ranked.location} has {rows:,} rows, not {expected['rows']:,}")
+    if rows != expected:
+        raise RunFailedError(f"version {version} of {ranked.location} has {rows:,} rows, not {expected:,}")
     return RankReport(
         run_id=state.run.run_id,
         model_version=state.run.model_version,
         rows=rows,
-        queries=expected["queries"],
+        queries=queries,
         version=version,
         before=None if before == version else before,
         location=ranked.location,
@@ -139,9 +144,28 @@ def transform(scores: DataFrame, top_k: int) -> DataFrame:
     Returns:
         query_id, rank, passage_id, score, model_version, run_id.
     """
-    order = Window.partitionBy(QUERY_ID).orderBy(F.desc(SCORE), PASSAGE_ID)
-    ranked = scores.withColumn(RANK, F.row_number().over(order)).where(F.col(RANK) <= top_k)
-    return ranked.select(*RANKED)
+    return _best(scores, top_k).select(*RANKED)
+
+
+def _best(scores: DataFrame, top_k: int) -> DataFrame:
+    """The ranking, and how many scores each query has.
+
+    A heap of each query's best keeps at most top_k rows of it in a task, before the one shuffle. The heap is the one of
+    Spark's own plots; a struct is ordered by its fields, and `True` keeps the least of them.
+    """
+    row = F.struct((-F.col(SCORE)).alias("minus"), *RANKED[2:])
+    heaps = scores.groupBy(QUERY_ID).agg(
+        InternalFunction.collect_top_k(row, top_k, True).alias("best"), F.count("*").alias(_SCORES)
+    )
+    places = heaps.select(QUERY_ID, _SCORES, F.posexplode("best").alias("place", "row"))
+    return places.select(QUERY_ID, (F.col("place") + 1).alias(RANK), *(f"row.{name}" for name in RANKED[2:]), _SCORES)
+
+
+def _expected(queries: DataFrame, top_k: int) -> tuple[int, int]:
+    """How many queries there are, and how many rows a ranking of them has, by the number of scores of each."""
+    kept = F.coalesce(F.sum(F.least(_SCORES, F.lit(top_k))), F.lit(0))
+    found = queries.agg(F.count("*").alias("queries"), kept.alias("rows")).collect()[0]
+    return found["queries"], found["rows"]
 
 
 def _complete_run(ledger: Ledger, run_id: str | None) -> RunState:

@@ -1,6 +1,6 @@
 """Builds the pairs, scores them and publishes the ranking, one after the other: `mkdm run`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from pyspark.sql import SparkSession
 
-from cluster.session import ClusterConfig, start_session
+from cluster.session import ClusterConfig, StepSessions, gives_whole_executors
 from jobs.build_pairs import run as run_build
-from jobs.engine import RunReport, run_job
+from jobs.engine import RunReport, run_job, say
 from jobs.funnel import BuildPairsConfig, FunnelReport
 from jobs.rank import RankConfig, RankReport
 from jobs.rank import run as run_rank
@@ -44,16 +44,38 @@ def run(spark: SparkSession, config: RunConfig) -> Iterator[FunnelReport | RunRe
 
     Each step finds out for itself what is left to do, so that the same call again goes on with the step that failed.
     Scoring is incremental: of the model's last complete run it keeps the scores of all pairs that are still the same.
+    All steps have this session, whose tasks cannot be given another size: which step that suits less is said.
 
     Raises:
         ConfigError: the settings are no settings of those commands; raised before the first step.
         MkdmError: what the steps raise.
     """
+    _configs(config)
+    _say_shape(spark)
+    yield from _steps(lambda step, whole_executor: spark, config)
+
+
+def _steps(
+    session: Callable[[str, bool], SparkSession], config: RunConfig
+) -> Iterator[FunnelReport | RunReport | RankReport]:
     build, score, rank = _configs(config)
-    yield run_build(spark, build)
-    scored = run_score(spark, score)
+    yield run_build(session(BUILD_STEP, False), build)
+    scored = run_score(session(SCORE_STEP, True), score)
     yield scored
-    yield run_rank(spark, RankConfig(**{**vars(rank), "run_id": scored.run.run_id}))
+    yield run_rank(session(RANK_STEP, False), RankConfig(**{**vars(rank), "run_id": scored.run.run_id}))
+
+
+def _say_shape(spark: SparkSession) -> None:
+    whole = gives_whole_executors(spark)
+    if whole is None and getattr(spark, "sparkContext", None) is not None:
+        return  # an executor has one core
+    if whole:
+        text = "all cores of an executor: build-pairs and rank alone would have a task per core"
+    elif whole is False:
+        text = "a part of an executor's cores: scoring alone would load one model per executor"
+    else:
+        text = "cores that it does not tell: build-pairs and rank want one each, scoring all of an executor"
+    say(f"the tasks of this session keep their size in all three steps, {text}")
 
 
 def _configs(config: RunConfig) -> tuple[BuildPairsConfig, ScoreConfig, RankConfig]:
@@ -101,7 +123,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run all from the command line and print each step's report."""
     config, cluster = parse_config("mkdm run", argv, RunConfig, ClusterConfig)
     _configs(config)  # before Spark is started
-    for report in run(start_session(cluster, f"mkdm run {config.warehouse}"), config):
+    sessions = StepSessions(cluster, f"mkdm run {config.warehouse}")
+
+    def session(step: str, whole_executor: bool) -> SparkSession:
+        spark = sessions.start(step, whole_executor)
+        if sessions.fixed and step == BUILD_STEP:
+            _say_shape(spark)
+        return spark
+
+    for report in _steps(session, config):
         print(f"{report}\n", flush=True)
 
 
