@@ -16,6 +16,7 @@ from mkdm.errors import ModelError
 
 ON_PAIRS = ("score", "label", "evaluate", "export_training_set", "export_model")
 """Jobs that read pairs."""
+GOLDEN = "query_id string, passage_id string, golden_label int"
 EVERY = (*ON_PAIRS, "build_pairs", "run", "rank", "runs", "maintain")
 """Jobs that read tables of a warehouse with Spark."""
 
@@ -94,6 +95,7 @@ def test_warehouse_of_an_unknown_scheme(job, line):
 def test_warehouse_whose_tables_have_damaged_logs(job, spark, warehouse, line):
     if job in ("build_pairs", "run"):
         sample_log(4, 2).write(spark, warehouse)
+    warehouse.table("golden_labels").overwrite(spark.createDataFrame([("q", "p", 1)], GOLDEN))
     for log in Path(warehouse.root).glob("*/_delta_log/*.json"):
         log.write_text("{nonsense")
         log.with_name(f".{log.name}.crc").unlink()
