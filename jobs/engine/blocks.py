@@ -93,7 +93,7 @@ def _with_places(rows: DataFrame, window: WindowSpec, texts: str, *told_by: str)
         window: in which rows of one text lie together.
         told_by: the columns that tell a text from the one before.
     """
-    mine = F.when(F.col(ROW_CODE).isNull(), F.struct(*told_by))
+    mine = F.when(F.col(ROW_CODE).isNull(), F.xxhash64(*told_by))
     before = F.last(mine, ignorenulls=True).over(window.rowsBetween(Window.unboundedPreceding, -1))
     rows = rows.withColumn(f"new_{texts}", mine.isNotNull() & ~mine.eqNullSafe(before))
     return rows.withColumn(
