@@ -138,9 +138,9 @@ def measure_one(
         return
     began = time.monotonic()
     layout = Run("layout", "score", "f" * 32, {}, {}, "0", rows, 50, datetime.now(UTC))
-    table = warehouse.table("laid_out")
+    table, found = warehouse.table("laid_out"), read_pairs(spark, pairs, None)
     with Memory() as memory:
-        lay_out(read_pairs(spark, pairs, None).rows, layout, table)
+        lay_out(found.without_texts, layout, table, passages=found.texts())
     seconds = time.monotonic() - began
     time.sleep(2)
     laid, _ = moved(log, line)
