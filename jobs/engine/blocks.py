@@ -12,6 +12,7 @@ rows of a key meet, and a passage its queries. A group is cut into blocks in the
 a million queries makes many blocks and none that is large.
 """
 
+import math
 from collections.abc import Callable
 
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
@@ -51,13 +52,13 @@ def blocks_of(
     """
     parts = min(parts or groups, groups)
     if passages is None:
-        rows = _dealt(pairs, groups, chunks, parts, F.col(PASSAGE_ID))
+        rows = _grouped(pairs, groups, chunks, parts, F.col(PASSAGE_ID))
     else:  # sorted beside them in the same tasks, without a join
         texts = passages.select(PASSAGE_ID, F.col(PASSAGE).alias("text"), F.lit(0).alias("kind"))
         both = pairs.withColumn("kind", F.lit(1)).unionByName(texts, allowMissingColumns=True)
         here = Window.partitionBy(CHUNK, PART, GROUP, PASSAGE_ID).orderBy("kind")
         text = F.first("text").over(here.rowsBetween(Window.unboundedPreceding, 0))
-        both = _dealt(both, groups, chunks, parts, _document()).withColumn(PASSAGE, text)
+        both = _grouped(both, groups, chunks, parts, _document()).withColumn(PASSAGE, text)
         rows = both.where("kind = 1").drop("text", "kind")
     whole = (CHUNK, PART, GROUP)
     rows = with_row_code(rows, *whole)
@@ -109,7 +110,7 @@ def _place(texts: str) -> str:
     return f"place_{texts}"
 
 
-def _dealt(rows: DataFrame, groups: int, chunks: int, parts: int, by: Column) -> DataFrame:
+def _grouped(rows: DataFrame, groups: int, chunks: int, parts: int, by: Column) -> DataFrame:
     """The rows with their chunk, part and group, each part in a task of its own."""
     rows = rows.withColumn(GROUP, F.pmod(F.xxhash64(by), F.lit(groups * chunks)).cast("int"))
     chunk = F.floor(F.col(GROUP) / groups).cast("int")  # never a literal, which Spark would take for no key
@@ -156,6 +157,11 @@ def dealt(blocks: DataFrame, tasks: int | None) -> DataFrame:
 def block_texts() -> tuple[Column, Column, Column]:
     """What a UDF gets to see of blocks: queries, passages, and the packed pairs."""
     return F.col(f"{QUERIES}.{QUERY}"), F.col(f"{PASSAGES}.{PASSAGE}"), F.col(PAIRS)
+
+
+def groups_of(rows: float) -> int:
+    """Into how many groups so many rows are dealt."""
+    return max(1, math.ceil(rows / GROUP_PAIRS))
 
 
 def rows_in_block() -> Column:

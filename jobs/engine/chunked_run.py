@@ -1,6 +1,5 @@
 """Takes a run through its chunks: score, stage, commit, record; skip what is done; get on with a second driver."""
 
-import math
 import random
 import sys
 import time
@@ -12,7 +11,7 @@ from zlib import crc32
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.engine.blocks import GROUP_PAIRS, PAIRS, blocks_of
+from jobs.engine.blocks import PAIRS, blocks_of, groups_of
 from jobs.engine.chunks import chunk_sizes, lay_out
 from jobs.engine.commit import Output, commit_chunk
 from jobs.engine.faults import FOREIGN, told
@@ -62,6 +61,11 @@ class ChunkedRun:
         """The run itself."""
         return self.state.run
 
+    @property
+    def _copies(self) -> bool:
+        """Whether the run copies its input before it scores any of it."""
+        return self.run.chunks > 1 or self.gone is not None
+
     def complete(self) -> Totals:
         """Do what is missing of the run; of one that is complete, say so.
 
@@ -95,9 +99,8 @@ class ChunkedRun:
 
     def _laid_out(self) -> tuple[DataFrame, dict[int, int]]:
         """The input as blocks, and the rows of each chunk; copied by chunk where there are several."""
-        if self.run.chunks == 1 and self.gone is None:
-            groups = math.ceil(self.run.rows / GROUP_PAIRS)
-            return blocks_of(self.pairs, max(1, groups), passages=self.passages), {0: self.run.rows}
+        if not self._copies:
+            return blocks_of(self.pairs, groups_of(self.run.rows), passages=self.passages), {0: self.run.rows}
         table = staging(self.warehouse, self.run, "pairs")
         lay_out(self.pairs, self.run, table, self.gone, self.passages)
         self._check_input()
@@ -145,12 +148,12 @@ class ChunkedRun:
             return None
         staged = staging(self.warehouse, self.run, "results")
         try:
-            blocks = laid_out if self.run.chunks == 1 and self.gone is None else laid_out.where(F.col(CHUNK) == chunk)
+            blocks = laid_out.where(F.col(CHUNK) == chunk) if self._copies else laid_out
             scored = self.transform(blocks, rows).withColumn(CHUNK, F.lit(chunk))
             if self.state.chunks and staged.exists():  # perhaps by an engine that staged fewer columns
                 scored = scored.select(staged.read().columns)
             staged.append(scored, self.run.transaction(f"staged/{chunk}"), partition_by=CHUNK)
-            if self.run.chunks == 1 and self.gone is None:  # or else it was copied, and that copy checked
+            if not self._copies:  # or else that copy was checked
                 self._check_input()
             mine = staged.read().where(F.col(CHUNK) == chunk)
             return commit_chunk(

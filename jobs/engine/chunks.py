@@ -11,7 +11,7 @@ import math
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.engine.blocks import GONE, GROUP_PAIRS, blocks_of, keys_alone, rows_in_block
+from jobs.engine.blocks import GONE, blocks_of, groups_of, keys_alone, rows_in_block
 from jobs.engine.ledger import COMPLETE, Identity, Ledger, Run
 from jobs.engine.table import Table
 from mkdm.columns import CHUNK
@@ -55,7 +55,7 @@ def lay_out(
     """
     rows = run.rows / run.chunks
     files = max(1, math.ceil(rows / INPUT_ROWS_PER_FILE))
-    blocks = blocks_of(pairs, max(files, math.ceil(rows / GROUP_PAIRS)), run.chunks, files, passages)
+    blocks = blocks_of(pairs, max(files, groups_of(rows)), run.chunks, files, passages)
     if gone is not None:
         blocks = blocks.unionByName(keys_alone(gone))
     table.append(blocks, run.transaction("layout"), partition_by=CHUNK)
