@@ -19,7 +19,16 @@ from pyspark.sql.udf import UserDefinedFunction
 
 from mkdm.columns import ERROR_CODE, ERROR_MESSAGE, LOAD_ID, PADDED_TOKENS, SCORE, SECONDS, TOKENS
 from mkdm.errors import ModelError
-from mkdm.model import check_backend, check_fitness, check_max_length, model_folders, models_version
+from mkdm.model import (
+    PLAIN,
+    Prompting,
+    backend_for,
+    check_backend,
+    check_fitness,
+    check_max_length,
+    model_folders,
+    prompted_models_version,
+)
 
 if TYPE_CHECKING:  # torch is imported on executors alone
     from mkdm.scoring import Block, PairScorer, WindowScores
@@ -52,12 +61,13 @@ class ScoringSettings:
 
     Attributes:
         model: folder of the model, at the same path on every executor; several joined by commas are averaged.
-        model_version: the content hash that the folder must have there.
+        model_version: the content hash that the folder must have there, and how it is asked in it.
         backend: auto, torch, torch-compile or openvino.
         precision: auto, fp32, bf16, fp16 or int8.
         max_length: tokens of a pair; None as the model was trained.
         token_budget: padded tokens of a batch; None as suits the device.
         export_version: what stands for the IR files that the folder must have there; None where none may be run.
+        prompting: how the model is asked.
     """
 
     model: str
@@ -67,6 +77,7 @@ class ScoringSettings:
     max_length: int | None = None
     token_budget: int | None = None
     export_version: str | None = None
+    prompting: Prompting = PLAIN
 
     @property
     def export_setting(self) -> dict[str, str]:
@@ -75,7 +86,12 @@ class ScoringSettings:
 
 
 def check_model(
-    model: str, backend: str, precision: str, max_length: int | None = None, token_budget: int | None = None
+    model: str,
+    backend: str,
+    precision: str,
+    max_length: int | None = None,
+    token_budget: int | None = None,
+    prompting: Prompting = PLAIN,
 ) -> ScoringSettings:
     """Check on the driver that a model can be run as wanted; the settings that hold executors to what is there now.
 
@@ -84,12 +100,13 @@ def check_model(
             lacks the IR file that is asked for.
         ConfigError: a backend has not that precision, or a model does not take that many tokens.
     """
-    version = models_version(model)
+    version = prompted_models_version(model, prompting)
     for folder in model_folders(model):
-        check_fitness(folder)
+        check_fitness(folder, prompting)
+    backend = backend_for(backend, prompting)
     check_max_length(model, max_length)
     export_version = check_backend(model, backend, precision)
-    return ScoringSettings(model, version, backend, precision, max_length, token_budget, export_version)
+    return ScoringSettings(model, version, backend, precision, max_length, token_budget, export_version, prompting)
 
 
 @dataclass(frozen=True)
@@ -131,6 +148,7 @@ def load(settings: ScoringSettings) -> LoadedScorer:
         settings.max_length,
         settings.token_budget,
         threads=None if context is None else context.cpus(),
+        prompting=settings.prompting,
     )
     if scorer.model_version != settings.model_version:
         raise ModelError(

@@ -28,13 +28,15 @@ from mkdm.model import (
     file_hash,
     folder_of,
     load_checkpoint,
+    model_version,
     own_files,
     read_export,
+    read_wording,
     relevant_is_first,
     verify,
 )
 from mkdm.quiet import quiet_openvino
-from mkdm.scoring import EncodedPairs, LoadedBackend, PairEncoder, Scorer, TorchBackend, make_lean, probe
+from mkdm.scoring import EncodedPairs, LoadedBackend, PairEncoder, Scorer, TorchBackend, make_lean, pair_encoder, probe
 
 MAX_AUC_LOSS = 0.002
 
@@ -89,10 +91,11 @@ def export_model(
     settings = settings or ExportSettings()
     folder = folder_of(folder)
     foreign = _foreign(folder)
-    model, tokenizer, version = load_checkpoint(folder)
-    encoder = PairEncoder(tokenizer, model.max_length)
+    model, tokenizer, _ = load_checkpoint(folder)
+    version, wording = model_version(folder), read_wording(folder)
+    encoder = pair_encoder(tokenizer, model.max_length, wording)
     make_lean(model, encoder)
-    loaded = LoadedBackend(TorchBackend(model, "fp32"), tokenizer, model.max_length, version)
+    loaded = LoadedBackend(TorchBackend(model, "fp32"), tokenizer, model.max_length, version, wording)
     calibration, validation = _usable(encoder, calibration, validation, say)
     exported, refused = {}, {}
     with _replacing(Path(folder, IR_FOLDER), foreign) as part:

@@ -10,6 +10,7 @@ from mkdm.doors import door
 if TYPE_CHECKING:
     from mkdm.model.checkpoint import PairModel, load_checkpoint, save_checkpoint
     from mkdm.model.cls_only import keep_cls_only, last_layer
+    from mkdm.model.families import FAMILIES
     from mkdm.model.fetch import folder_of
     from mkdm.model.fitness import check_fitness
     from mkdm.model.folder import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         IR_RECORD,
         Export,
         ExportedModel,
+        backend_for,
         check_backend,
         missing,
         own_files,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
         verify,
     )
     from mkdm.model.labels import relevant_is_first
+    from mkdm.model.prompting import PLAIN, Prompting, Wording, prompted_models_version, prompted_version, read_wording
     from mkdm.model.student import MkdmConfig, MkdmModel, output_score
     from mkdm.model.tokenizer import load_tokenizer
     from mkdm.model.zoo import Teacher, read_zoo

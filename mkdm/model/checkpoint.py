@@ -9,13 +9,23 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
 from mkdm.errors import ModelError, first_line
+from mkdm.model.families import FAMILIES, usable_positions
 from mkdm.model.fitness import check_fitness
-from mkdm.model.folder import model_version, saved_length, write_manifest
-from mkdm.model.student import MkdmConfig, MkdmModel, check_report, usable_positions
+from mkdm.model.folder import saved_length, write_manifest
+from mkdm.model.last_token import FirstAnswerModel, LastTokenModel, rows_of
+from mkdm.model.prompting import PLAIN, Prompting, is_generative, prompted_version, read_wording
+from mkdm.model.student import MkdmConfig, MkdmModel, check_report
 from mkdm.model.tokenizer import load_tokenizer
+from mkdm.model.weights import read_shapes
 from mkdm.quiet import quiet_transformers
 
 _OFFLINE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -25,12 +35,12 @@ class PairModel(nn.Module):
     """Any model that scores pairs, behind one call.
 
     Args:
-        model: an `MkdmModel`, or a sequence-classification model with one label (sigmoid) or two (softmax).
+        model: an `MkdmModel`, or what gives logits of one label (sigmoid) or several (softmax).
         max_length: tokens of a pair at most.
-        relevant: of two labels the index of the relevant one; see `relevant_label`.
+        relevant: of several labels the index of the relevant one; see `relevant_label`.
     """
 
-    def __init__(self, model: PreTrainedModel, max_length: int, relevant: int = 1) -> None:
+    def __init__(self, model: Any, max_length: int, relevant: int = 1) -> None:
         super().__init__()
         self.model = model
         self.relevant = relevant
@@ -39,7 +49,8 @@ class PairModel(nn.Module):
     @property
     def encoder(self) -> nn.Module:
         """The encoder under the headers."""
-        return self.model.base_model
+        encoder: nn.Module = self.model.base_model
+        return encoder
 
     def replace_encoder(self, encoder: nn.Module) -> None:
         """Put another module in the encoder's place."""
@@ -59,7 +70,11 @@ class PairModel(nn.Module):
         logits = (output.golden_logits if isinstance(self.model, MkdmModel) else output.logits).float()
         if logits.shape[1] == 1:
             return torch.stack((torch.sigmoid(logits[:, 0]), logits[:, 0]), dim=1)
-        margin = logits[:, self.relevant] - logits[:, 1 - self.relevant]
+        if logits.shape[1] == 2:
+            margin = logits[:, self.relevant] - logits[:, 1 - self.relevant]
+        else:
+            others = [number for number in range(logits.shape[1]) if number != self.relevant]
+            margin = logits[:, self.relevant] - torch.logsumexp(logits[:, others], dim=1)
         return torch.stack((torch.softmax(logits, dim=1)[:, self.relevant], margin), dim=1)
 
 
@@ -82,22 +97,24 @@ def save_checkpoint(
     return write_manifest(folder)
 
 
-def load_checkpoint(folder: str | Path) -> tuple[PairModel, Any, str]:
+def load_checkpoint(folder: str | Path, prompting: Prompting = PLAIN) -> tuple[PairModel, Any, str]:
     """Load a model in fp32 on the CPU, in evaluation mode, with its tokenizer and version.
 
     A teacher takes as many tokens as it was saved with; see `saved_length`.
+
+    Args:
+        prompting: how it is asked, which is part of its version; see `prompted_version`.
 
     Raises:
         ModelError: the folder is not whole (see `model_version`), is no model that scores pairs (see `check_fitness`),
             or does not load with all its weights.
     """
-    version = model_version(folder)
-    relevant = check_fitness(folder)
+    version = prompted_version(folder, prompting)
+    relevant = check_fitness(folder, prompting)
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(folder, **_OFFLINE)
-            auto: Any = MkdmModel if isinstance(config, MkdmConfig) else AutoModelForSequenceClassification
-            model, report = auto.from_pretrained(
+            model, report = _auto(folder, config).from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **_OFFLINE
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -108,4 +125,28 @@ def load_checkpoint(folder: str | Path) -> tuple[PairModel, Any, str]:
     limit = min(limit, saved_length(folder) or limit)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(f"the tokenizer at {folder} has more tokens ({len(tokenizer)}) than the model has embeddings")
-    return PairModel(model, limit, relevant).eval(), tokenizer, version
+    return PairModel(_readable(model, folder, prompting), limit, relevant).eval(), tokenizer, version
+
+
+def _auto(folder: str | Path, config: Any) -> Any:
+    """What loads a model of that config."""
+    if isinstance(config, MkdmConfig):
+        return MkdmModel
+    family = FAMILIES[config.model_type]
+    if family.kind == "encoder" or not is_generative(family, read_shapes(Path(folder))):
+        return AutoModelForSequenceClassification
+    return AutoModelForCausalLM if family.kind == "decoder" else AutoModelForSeq2SeqLM
+
+
+def _readable(model: Any, folder: str | Path, prompting: Prompting) -> Any:
+    """The model such that it gives logits of labels for a padded batch."""
+    kind = "encoder" if isinstance(model, MkdmModel) else FAMILIES[model.config.model_type].kind
+    if kind == "encoder":
+        return model
+    wording = read_wording(folder, prompting)
+    answers = () if wording is None else wording.answers
+    if kind == "encoder-decoder":
+        return FirstAnswerModel(model, answers)
+    if answers:
+        return LastTokenModel(model.model, rows_of(model.lm_head, answers), None)
+    return LastTokenModel(model.model, model.score, model.config.pad_token_id)

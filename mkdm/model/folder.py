@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdm.errors import ConfigError, ModelError
+from mkdm.model.families import positions_of
 from mkdm.model.fetch import folder_of
 from mkdm.model.hub_cache import how_to_get
 
@@ -17,6 +18,7 @@ _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "chat_template.jinja",
     "added_tokens.json",
     "vocab.txt",
     "vocab.json",
@@ -92,9 +94,7 @@ def check_max_length(models: str | Path, max_length: int | None) -> None:
 
 def _check_max_length(folder: Path, max_length: int | None) -> None:
     config = read_json(folder / "config.json")
-    takes = config.get("max_length") if config.get("model_type") == "mkdm" else config.get("max_position_embeddings")
-    if takes is not None and "roberta" in config.get("model_type", ""):  # which leaves positions up to padding unused
-        takes -= config.get("pad_token_id", 1) + 1
+    takes = config.get("max_length") if config.get("model_type") == "mkdm" else positions_of(config)
     takes = min((one for one in (takes, saved_length(folder)) if one is not None), default=None)
     if max_length is not None and takes is not None and max_length > takes:
         raise ConfigError(f"--max-length is {max_length}; this model takes 1 to {takes} tokens")

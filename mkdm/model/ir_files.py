@@ -8,6 +8,7 @@ from pathlib import Path
 from mkdm.errors import ConfigError, ModelError
 from mkdm.model.folder import file_hash, model_folders, model_version
 from mkdm.model.labels import relevant_is_first
+from mkdm.model.prompting import Prompting
 
 IR_FOLDER = "openvino"
 IR_RECORD = "export.json"
@@ -154,6 +155,19 @@ def check_backend(models: str | Path, backend: str, precision: str) -> str | Non
         if export is not None and export.choose(precision) is not None:
             versions.append(export.version(precision))
     return " ".join(sorted(versions)) or None
+
+
+def backend_for(backend: str, prompting: Prompting) -> str:
+    """The backend to ask for: torch where a label is given, since IR files answer for the model's own.
+
+    Raises:
+        ConfigError: openvino, with a label.
+    """
+    if prompting.label is None:
+        return backend
+    if backend == "openvino":
+        raise ConfigError("IR files answer for the model's own label: take the torch backend, or leave the label out")
+    return "torch" if backend == "auto" else backend
 
 
 def missing(folder: str | Path, export: Export | None, precision: str) -> str:

@@ -20,8 +20,8 @@ def number_of_labels(config: dict[str, Any]) -> int:
     return len(_names(config)) or int(config.get("num_labels", 2))
 
 
-def relevant_label(config: dict[str, Any], folder: str | Path) -> int:
-    """The index of the output that stands for relevant: 0 of one output, 0 or 1 of two.
+def relevant_label(config: dict[str, Any], folder: str | Path, label: str | None = None) -> int:
+    """The index of the output that stands for relevant: 0 of one output, 0 or 1 of two, that of a label that is given.
 
     Names tell: relevant, positive, yes, true, 1, match, entailment, duplicate and the like, beside their opposites, or
     beside another name that is no opposite; LABEL_0 and LABEL_1, or no names, make it LABEL_1.
@@ -29,11 +29,14 @@ def relevant_label(config: dict[str, Any], folder: str | Path) -> int:
     Args:
         config: what config.json holds.
         folder: named in errors.
+        label: the relevant one by name or number, of any number of labels that exclude each other.
 
     Raises:
-        ModelError: three or more outputs, names that do not tell, or scores that are no probability of one label.
+        ModelError: no such label; without one, three or more outputs, names that do not tell, or scores that are no probability of one label.
     """
     labels = number_of_labels(config)
+    if label is not None:
+        return _named_label(config, folder, label)
     if labels not in (1, 2):
         told_names = ", ".join(_names(config).values())
         raise ModelError(
@@ -74,6 +77,16 @@ def relevant_is_first(folder: str | Path) -> bool:
     config = read_json(Path(folder, "config.json"))
     teacher = config.get("model_type") != "mkdm" and number_of_labels(config) == 2
     return teacher and relevant_label(config, folder) == 0
+
+
+def _named_label(config: dict[str, Any], folder: str | Path, label: str) -> int:
+    labels = number_of_labels(config)
+    names = _names(config) or {number: f"LABEL_{number}" for number in range(labels)}
+    found = [number for number, name in names.items() if label in (name, str(number))]
+    if len(found) != 1 or labels < 2 or config.get("problem_type") == "multi_label_classification":
+        has = ", ".join(f"{number} ({name})" for number, name in sorted(names.items()))
+        raise ModelError(f"{folder} has no label {label!r} of several that exclude each other; it has {has}")
+    return found[0]
 
 
 def _names(config: dict[str, Any]) -> dict[int, str]:

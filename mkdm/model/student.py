@@ -16,6 +16,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import ModelOutput
 
 from mkdm.errors import ConfigError, ModelError, first_line
+from mkdm.model.families import family_of, usable_positions
 from mkdm.quiet import quiet_transformers
 
 
@@ -129,7 +130,8 @@ class MkdmModel(PreTrainedModel):
             max_length: tokens of a pair; by default all that the encoder has positions for.
 
         Raises:
-            ModelError: the folder does not load, lacks weights of the encoder, or has fewer layers than asked for.
+            ModelError: the folder does not load, is of a family that does not work here or is no encoder, lacks weights
+                of the encoder, or has fewer layers than asked for.
         """
         try:
             encoder_config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -137,7 +139,7 @@ class MkdmModel(PreTrainedModel):
             raise ModelError(f"no encoder at {folder}: {first_line(error)}") from error
         if isinstance(encoder_config, MkdmConfig):
             return cls._from_student(folder, encoder_config, num_layers, teacher_ids, alpha, max_length)
-        encoder_config.num_hidden_layers = _layers(folder, encoder_config, num_layers)
+        _cut(encoder_config, _layers(folder, encoder_config, num_layers))
         encoder = _load(AutoModel, folder, encoder_config)
         config = MkdmConfig(
             encoder_config=encoder_config,
@@ -162,7 +164,7 @@ class MkdmModel(PreTrainedModel):
     ) -> "MkdmModel":
         start: MkdmModel = _load(cls, folder, config)
         shape = AutoConfig.for_model(**config.encoder_config.to_dict())
-        shape.num_hidden_layers = _layers(folder, config.encoder_config, num_layers)
+        _cut(shape, _layers(folder, config.encoder_config, num_layers))
         positions = usable_positions(start.encoder)
         student = cls(
             MkdmConfig(
@@ -200,10 +202,22 @@ class MkdmModel(PreTrainedModel):
 
 
 def _layers(folder: str | Path, config: Any, wanted: int | None) -> int:
+    if (kind := family_of(config.to_dict(), folder).kind) != "encoder":
+        raise ModelError(
+            f"{folder} is a {kind}, whose first token sees nothing of the pair: a student starts from an encoder"
+        )
     has = int(config.num_hidden_layers)
     if wanted is not None and not 1 <= wanted <= has:
         raise ModelError(f"{folder} has {has} layers; cannot take {wanted}")
     return wanted or has
+
+
+def _cut(config: Any, layers: int) -> None:
+    """Make a config one of its first layers; which of them attend locally stays as it was."""
+    kinds = getattr(config, "layer_types", None)
+    config.num_hidden_layers = layers
+    if kinds is not None:
+        config.layer_types = list(kinds[:layers])
 
 
 def _load(auto: Any, folder: str | Path, config: Any) -> Any:
@@ -251,12 +265,6 @@ def _without_pooler(encoder: Any) -> Any:
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # the headers read h1 itself
     return encoder
-
-
-def usable_positions(encoder: Any) -> int:
-    """How many tokens the encoder has positions for; RoBERTa and its kin lose those up to the padding index."""
-    table = encoder.embeddings.position_embeddings
-    return int(table.num_embeddings) - (0 if table.padding_idx is None else table.padding_idx + 1)
 
 
 AutoConfig.register("mkdm", MkdmConfig)

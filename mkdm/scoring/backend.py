@@ -6,7 +6,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mkdm.scoring.encoding import Batch
+from mkdm.model import Wording
+from mkdm.scoring.encoding import Batch, PairEncoder
+from mkdm.scoring.prompted import pair_encoder
 
 WINDOW = 4096
 
@@ -35,9 +37,14 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class LoadedBackend:
-    """A backend with the tokenizer, token limit and version of the model that it runs."""
+    """A backend with the tokenizer, token limit, version and wording of the model that it runs."""
 
     backend: Backend
     tokenizer: Any
     max_length: int
     model_version: str
+    wording: Wording | None = None
+
+    def encoder(self, max_length: int | None = None) -> PairEncoder:
+        """What makes the model's inputs of pairs of texts."""
+        return pair_encoder(self.tokenizer, max_length or self.max_length, self.wording)

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mkdm.errors import ConfigError
-from mkdm.model import check_backend, folder_of, model_version, read_export
+from mkdm.model import PLAIN, Prompting, backend_for, check_backend, folder_of, model_version, read_export
 from mkdm.scoring.backend import LoadedBackend
 
 BACKENDS = {
@@ -17,7 +17,12 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
 def load_backend(
-    folder: str | Path, backend: str, precision: str, threads: int | None = None, streams: int | None = None
+    folder: str | Path,
+    backend: str,
+    precision: str,
+    threads: int | None = None,
+    streams: int | None = None,
+    prompting: Prompting = PLAIN,
 ) -> LoadedBackend:
     """Load the model at `folder` into a backend.
 
@@ -25,6 +30,7 @@ def load_backend(
         backend: auto takes openvino where the folder has an IR file of that precision and there is no GPU, else torch.
         threads: cores to use on a CPU; None takes all.
         streams: batches that share them; None takes what suits the backend.
+        prompting: how the model is asked.
 
     Raises:
         ConfigError: no such backend or precision, or the machine cannot run it.
@@ -35,6 +41,7 @@ def load_backend(
     if backend not in (*BACKENDS, "auto"):
         raise ConfigError(f"no backend {backend!r}: choose auto or one of {', '.join(BACKENDS)}")
     folder = folder_of(folder, model_version)
+    backend = backend_for(backend, prompting)
     check_backend(folder, backend, precision)
     name = _suitable(folder, precision) if backend == "auto" else backend
     if name == "openvino" and find_spec("openvino") is None:
@@ -44,7 +51,7 @@ def load_backend(
             f"there is no torch in this environment, and {folder} has no IR file that this machine runs well at "
             f"--precision {precision}: run mkdm export-model on it, or pack the environment with --runtime torch"
         )
-    loaded: LoadedBackend = import_module(BACKENDS[name]).load(folder, precision, threads, streams)
+    loaded: LoadedBackend = import_module(BACKENDS[name]).load(folder, precision, threads, streams, prompting)
     return loaded
 
 

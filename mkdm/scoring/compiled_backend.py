@@ -8,20 +8,22 @@ from pathlib import Path
 import numpy as np
 
 from mkdm.errors import ConfigError
+from mkdm.model import PLAIN, Prompting
 from mkdm.scoring import torch_backend
 from mkdm.scoring.backend import LoadedBackend
-from mkdm.scoring.encoding import PairEncoder
 
 
-def load(folder: str | Path, precision: str, threads: int | None, streams: int | None) -> LoadedBackend:
+def load(
+    folder: str | Path, precision: str, threads: int | None, streams: int | None, prompting: Prompting = PLAIN
+) -> LoadedBackend:
     """Load a model folder and compile it for batches of any shape; see `mkdm.scoring.backend.load_backend`.
 
     Raises:
         ConfigError: it does not compile here.
     """
-    loaded = torch_backend.load(folder, precision, threads, streams)
+    loaded = torch_backend.load(folder, precision, threads, streams, prompting)
     loaded.backend.compile()  # type: ignore[attr-defined]
-    encoder = PairEncoder(loaded.tokenizer, loaded.max_length)
+    encoder = loaded.encoder()
     pairs = encoder.encode(["a"] * 4, ["a", "a a", "a a a", "a a a a"])
     try:
         for rows in (4, 2):  # of two shapes, so that shapes are left open from here on

@@ -21,16 +21,26 @@ class TextTokenizer:
 
     Args:
         tokenizer: a fast tokenizer; truncation and padding are off.
+        template: text around the texts; the added tokens in it, such as <think>, are control tokens too.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, template: str = "") -> None:
         self._rust = tokenizer.backend_tokenizer
-        special = {one.content: number for number, one in self._rust.get_added_tokens_decoder().items() if one.special}
+        special = {
+            one.content: number
+            for number, one in self._rust.get_added_tokens_decoder().items()
+            if one.special or one.content in template
+        }
         special |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         unknown = tokenizer.unk_token_id
         self._control = {text: number for text, number in special.items() if len(text) > 1 and number != unknown}
         self._control_ids = frozenset(self._control.values())
         self._without: Tokenizer | None = None
+
+    @property
+    def control(self) -> list[str]:
+        """The control tokens, as they are spelt."""
+        return list(self._control)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text.

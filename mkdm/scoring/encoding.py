@@ -30,6 +30,10 @@ class RowError:
     message: str
 
 
+Tokenised = tuple[dict[str, Ids], dict[str, RowError]]
+"""Token ids by text, and by text why it has none."""
+
+
 @dataclass(frozen=True)
 class EncodedPairs:
     """A window of n pairs as token ids, without padding.
@@ -82,6 +86,7 @@ class PairEncoder:
         self._texts = TextTokenizer(tokenizer)
         self._pad_id = int(tokenizer.pad_token_id or 0)
         self._cache = TokenCache()
+        self._least = 1
         self._has_types = "token_type_ids" in tokenizer.model_input_names
         self._learn_template()
 
@@ -143,9 +148,9 @@ class PairEncoder:
 
         A pair that cannot be encoded becomes an entry of `errors`, never an exception.
         """
-        ids, refused = self.tokenise([text for text in (*block.queries, *block.passages) if text])
-        queries = _named(block.queries, "query", RejectCode.NULL_QUERY, RejectCode.EMPTY_QUERY, ids, refused)
-        passages = _named(block.passages, "passage", RejectCode.NULL_PASSAGE, RejectCode.EMPTY_PASSAGE, ids, refused)
+        in_queries, in_passages = self._tokenised(block)
+        queries = _named(block.queries, "query", RejectCode.NULL_QUERY, RejectCode.EMPTY_QUERY, *in_queries)
+        passages = _named(block.passages, "passage", RejectCode.NULL_PASSAGE, RejectCode.EMPTY_PASSAGE, *in_passages)
         query, passage = block.pairs.T
         fit = queries.fit[query] & passages.fit[passage]
         errors = {
@@ -153,7 +158,7 @@ class PairEncoder:
             for row in np.flatnonzero(~fit).tolist()
         }
         room = self.max_length - self.special_tokens - queries.lengths[query]
-        for row in np.flatnonzero(fit & (room < 1)).tolist():
+        for row in np.flatnonzero(fit & (room < self._least)).tolist():
             errors[row] = RowError(
                 RejectCode.QUERY_TOO_LONG,
                 f"the query's {queries.lengths[query[row]]} tokens leave no room for the passage in {self.max_length}",
@@ -163,11 +168,20 @@ class PairEncoder:
         return EncodedPairs(
             query_ids=[queries.ids[place] for place in query.tolist()],
             passage_ids=[
-                passages.ids[place][:size] for place, size in zip(passage.tolist(), kept.tolist(), strict=True)
+                self._cut(passages.ids[place], size) for place, size in zip(passage.tolist(), kept.tolist(), strict=True)
             ],
-            lengths=np.where(fit & (room >= 1), lengths, 0).astype(np.int32),
+            lengths=np.where(fit & (room >= self._least), lengths, 0).astype(np.int32),
             errors=errors,
         )
+
+    def _tokenised(self, block: Block) -> tuple[Tokenised, Tokenised]:
+        """Token ids of the block's queries, and of its passages; see `tokenise`."""
+        both = self.tokenise([text for text in (*block.queries, *block.passages) if text])
+        return both, both
+
+    def _cut(self, ids: Ids, size: int) -> Ids:
+        """The first `size` ids of a passage."""
+        return ids[:size]
 
     def batch(self, pairs: EncodedPairs, rows: NDArray[np.int64]) -> Batch:
         """Pad the chosen rows to the longest of them: [CLS] query [SEP] passage [SEP] [PAD]…"""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from mkdm.model import ensemble_version, model_folders
+from mkdm.model import PLAIN, Prompting, ensemble_version, model_folders
 from mkdm.scoring.block import Block
 from mkdm.scoring.scorer import PairScorer, Scorer, WindowScores
 
@@ -49,6 +49,7 @@ def load_scorer(
     max_length: int | None = None,
     token_budget: int | None = None,
     threads: int | None = None,
+    prompting: Prompting = PLAIN,
 ) -> PairScorer:
     """Load one model, or an ensemble of several.
 
@@ -60,6 +61,7 @@ def load_scorer(
         ConfigError: a setting that a model or the machine cannot meet.
     """
     members = [
-        Scorer.load(folder, backend, precision, max_length, token_budget, threads) for folder in model_folders(models)
+        Scorer.load(folder, backend, precision, max_length, token_budget, threads, prompting=prompting)
+        for folder in model_folders(models)
     ]
     return members[0] if len(members) == 1 else Ensemble(members)

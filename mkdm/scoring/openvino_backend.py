@@ -9,7 +9,19 @@ import openvino
 from numpy.typing import NDArray
 
 from mkdm.errors import ConfigError, ModelError
-from mkdm.model import BY_SPEED, check_fitness, load_tokenizer, missing, read_export, saved_length, verify
+from mkdm.model import (
+    BY_SPEED,
+    PLAIN,
+    Prompting,
+    check_fitness,
+    load_tokenizer,
+    missing,
+    prompted_version,
+    read_export,
+    read_wording,
+    saved_length,
+    verify,
+)
 from mkdm.scoring.backend import WINDOW, LoadedBackend
 from mkdm.scoring.encoding import Batch
 
@@ -76,13 +88,16 @@ def machine_precisions() -> tuple[str, ...]:
     return tuple(name for name in BY_SPEED if name.upper() in has)
 
 
-def load(folder: str | Path, precision: str, threads: int | None, streams: int | None) -> LoadedBackend:
+def load(
+    folder: str | Path, precision: str, threads: int | None, streams: int | None, prompting: Prompting = PLAIN
+) -> LoadedBackend:
     """Load an exported model; see `load_backend`."""
-    check_fitness(folder)
+    check_fitness(folder, prompting)
     export = read_export(folder)
     chosen = None if export is None else export.choose(precision, machine_precisions())
     if export is None or chosen is None:
         raise ModelError(missing(folder, export, precision))
     backend = OpenVinoBackend(verify(folder, export.exported[chosen]), chosen, threads, streams)
     length = min(export.max_length, saved_length(folder) or export.max_length)
-    return LoadedBackend(backend, load_tokenizer(folder), length, export.model_version)
+    version, wording = prompted_version(folder, prompting), read_wording(folder, prompting)
+    return LoadedBackend(backend, load_tokenizer(folder), length, version, wording)

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mkdm.errors import ConfigError, InputError, RejectCode
+from mkdm.model import PLAIN, Prompting
 from mkdm.scoring.backend import Backend, LoadedBackend
 from mkdm.scoring.backend_choice import load_backend
 from mkdm.scoring.batching import token_budget_batches
 from mkdm.scoring.block import Block, Texts, block_of
-from mkdm.scoring.encoding import EncodedPairs, PairEncoder, RowError, bisect_failures
+from mkdm.scoring.encoding import EncodedPairs, RowError, bisect_failures
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Scorer(PairScorer):
         self.window = loaded.backend.window
         self.max_length = max_length or loaded.max_length
         self.token_budget = token_budget or loaded.backend.token_budget
-        self._encoder = PairEncoder(loaded.tokenizer, self.max_length)
+        self._encoder = loaded.encoder(self.max_length)
         self._reader = ThreadPoolExecutor(1, "mkdm-read")
         self._runner = ThreadPoolExecutor(loaded.backend.streams, "mkdm-run")
 
@@ -147,6 +148,7 @@ class Scorer(PairScorer):
         token_budget: int | None = None,
         threads: int | None = None,
         streams: int | None = None,
+        prompting: Prompting = PLAIN,
     ) -> "Scorer":
         """Load a student or teacher from a folder.
 
@@ -160,12 +162,13 @@ class Scorer(PairScorer):
             token_budget: padded tokens of a batch; default: what suits the device.
             threads: cores to use on a CPU; default: all.
             streams: batches that share them; default: what scores many pairs fastest. 1 scores a single pair fastest.
+            prompting: prompt, template and label, where the model's own are not meant.
 
         Raises:
             ModelError: the folder is missing, incomplete, changed, or no model that scores pairs.
             ConfigError: a setting that the model or machine cannot meet.
         """
-        return cls(load_backend(folder, backend, precision, threads, streams), max_length, token_budget)
+        return cls(load_backend(folder, backend, precision, threads, streams, prompting), max_length, token_budget)
 
     def score_blocks(self, blocks: Iterable[Block]) -> Iterator[WindowScores]:
         """See `PairScorer.score_blocks`; two blocks are read ahead of the one whose results are taken."""

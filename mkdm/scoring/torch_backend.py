@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mkdm.errors import ConfigError
-from mkdm.model import PairModel, load_checkpoint
+from mkdm.model import PLAIN, PairModel, Prompting, load_checkpoint, read_wording
 from mkdm.scoring.backend import WINDOW, LoadedBackend
 from mkdm.scoring.encoding import Batch, PairEncoder
 from mkdm.scoring.lean_encoder import lean_encoder
+from mkdm.scoring.prompted import pair_encoder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_TOKEN_BUDGET = 2048
@@ -53,7 +54,7 @@ class TorchBackend:
         self.token_budget = CUDA_TOKEN_BUDGET if on_gpu else CPU_TOKEN_BUDGET
         self.window = CUDA_WINDOW if on_gpu else WINDOW
         self.streams = streams or (2 if on_gpu else 1)  # on a GPU one batch is copied while another is computed
-        self._model: Callable[..., Tensor] = model.to(self.device, DTYPES[self.precision]).eval()
+        self._model: Callable[..., Tensor] = in_precision(model, self.device, DTYPES[self.precision]).eval()
         self._local = threading.local()
 
     def compile(self) -> None:
@@ -75,6 +76,19 @@ class TorchBackend:
         if not hasattr(self._local, "stream"):
             self._local.stream = torch.cuda.Stream(self.device)
         return torch.cuda.stream(self._local.stream)
+
+
+def in_precision(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The model on a device, its numbers of that type but for the frequencies of rotary positions.
+
+    Rounded to bf16 these would turn a token at position 500 by a whole radian too far or too little.
+    """
+    exact = {name: buffer.clone() for name, buffer in model.named_buffers() if name.endswith("inv_freq")}
+    model = model.to(device, dtype)
+    for name, buffer in model.named_buffers():
+        if name in exact:
+            buffer.data = exact[name].to(device)
+    return model
 
 
 def avoid_cudnn_attention() -> None:
@@ -120,13 +134,16 @@ def _linear_seconds(dtype: torch.dtype) -> float:
     return min(seconds)
 
 
-def load(folder: str | Path, precision: str, threads: int | None, streams: int | None) -> LoadedBackend:
+def load(
+    folder: str | Path, precision: str, threads: int | None, streams: int | None, prompting: Prompting = PLAIN
+) -> LoadedBackend:
     """Load a model folder; see `load_backend`."""
     if threads is not None:
         torch.set_num_threads(threads)
-    model, tokenizer, version = load_checkpoint(folder)
-    make_lean(model, PairEncoder(tokenizer, model.max_length))
-    return LoadedBackend(TorchBackend(model, precision, streams), tokenizer, model.max_length, version)
+    model, tokenizer, version = load_checkpoint(folder, prompting)
+    wording = read_wording(folder, prompting)
+    make_lean(model, pair_encoder(tokenizer, model.max_length, wording))
+    return LoadedBackend(TorchBackend(model, precision, streams), tokenizer, model.max_length, version, wording)
 
 
 def make_lean(model: PairModel, encoder: PairEncoder) -> bool:
