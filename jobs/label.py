@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -38,20 +38,26 @@ from mkdm.columns import (
     ERROR_MESSAGE,
     LOGIT,
     PAIR_KEY,
+    PASSAGE,
+    QUERY,
     SCORE,
     SOFT_LABEL,
     TEACHER_ID,
     TEACHER_VERSION,
 )
 from mkdm.config import parse_config
-from mkdm.errors import ConfigError
-from udfs.labelling import label_udf, outcome_column
+from mkdm.errors import ConfigError, InputError
+from udfs.labelling import label_udf, outcome_column, score_here
 from udfs.model import Teacher, read_zoo
 from udfs.scoring import ScoringSettings, check_model
 
 JOB = "label"
 TEACHER = "teacher "
 """Prefix of the settings of a run that say which teachers it has, and how each is run."""
+CHECKED_PAIRS = 20
+"""Pairs that `--check` scores."""
+SHOWN = 48
+"""Characters of a text that `--check` prints."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,8 @@ class LabelConfig(PairsJobConfig):
     """
 
     zoo: str
-    """YAML file of the teachers: a list `teachers` of id, model, and perhaps max_tokens and precision."""
+    """YAML file of the teachers: a list `teachers` of id, model, and perhaps max_tokens, precision, backend, prompt,
+    template and label."""
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
     teachers: str = "all"
@@ -72,6 +79,8 @@ class LabelConfig(PairsJobConfig):
     """Table of soft labels, if not <warehouse>/soft_labels."""
     side_by_side: Literal["auto", "always", "never"] = "auto"
     """Whether an executor keeps all teachers loaded, or a task one at a time; auto: as the free memory allows."""
+    check: bool = False
+    """Label nothing: score twenty pairs with each teacher on this machine, whatever --master is, and print them."""
 
 
 Versioned = tuple[Teacher, ScoringSettings]
@@ -129,7 +138,10 @@ def _versioned(config: LabelConfig) -> list[Versioned]:
 
 
 def _checked(teacher: Teacher, config: LabelConfig) -> ScoringSettings:
-    return check_model(teacher.model, config.backend, teacher.precision, teacher.max_tokens, config.token_budget)
+    backend = teacher.backend or config.backend
+    return check_model(
+        teacher.model, backend, teacher.precision, teacher.max_tokens, config.token_budget, teacher.prompting
+    )
 
 
 def _setting_name(teacher: Teacher) -> str:
@@ -137,7 +149,8 @@ def _setting_name(teacher: Teacher) -> str:
 
 
 def _setting(teacher: Teacher, checked: ScoringSettings) -> str:
-    more = "".join(f" {name}={value}" for name, value in checked.export_setting.items())
+    settings = ({} if teacher.backend is None else {"backend": teacher.backend}) | checked.export_setting
+    more = "".join(f" {name}={value}" for name, value in settings.items())
     return f"{checked.model_version} max_tokens={teacher.max_tokens} precision={teacher.precision}{more}"
 
 
@@ -237,9 +250,43 @@ def labelled_rows(staged: DataFrame, run: Run) -> DataFrame:
     )
 
 
+@one_line
+def check(spark: SparkSession, config: LabelConfig) -> str:
+    """Score some pairs in this process with each teacher, one after the other, so that an eye can judge it.
+
+    Returns:
+        A table: by pair the score of each teacher, or the code of its error, and the beginnings of the texts.
+
+    Raises:
+        ConfigError, ModelError, InputError: as for `run`; a teacher that does not load too.
+    """
+    teachers = _versioned(config)
+    rows = PairsJob.read(spark, config, config.warehouse).pairs.rows.limit(CHECKED_PAIRS).collect()
+    if not rows:
+        raise InputError("there is no pair to score")
+    queries, passages = [row[QUERY] for row in rows], [row[PASSAGE] for row in rows]
+    columns = []
+    for teacher, checked in teachers:
+        said = score_here(checked, queries, passages)
+        texts = [f"{one:.4f}" if isinstance(one, float) else one for one in said]
+        width = max(map(len, (teacher.id, *texts)))
+        columns.append([one.rjust(width) for one in (teacher.id, *texts)])
+    pairs = [f"{_start(query)} | {_start(passage)}" for query, passage in zip(queries, passages, strict=True)]
+    return "\n".join("  ".join(line) for line in zip(*columns, ["query | passage", *pairs], strict=True))
+
+
+def _start(text: str | None) -> str:
+    words = " ".join((text or "").split())
+    return words if len(words) <= SHOWN else words[: SHOWN - 1] + "…"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Label from the command line and print what was done."""
     config, cluster = parse_config("mkdm label", argv, LabelConfig, ClusterConfig)
+    if config.check:
+        here = replace(cluster, master=None, environment=None)
+        print(check(start_session(here, f"mkdm label --check {config.warehouse}"), config))
+        return
     spark = start_session(cluster, f"mkdm label {config.warehouse}")
     print("\n\n".join(str(report) for report in run(spark, config)))
 

@@ -70,6 +70,18 @@ def _block_labeller(
     return label
 
 
+def score_here(settings: ScoringSettings, queries: list[str | None], passages: list[str | None]) -> list[float | str]:
+    """Score n pairs in this process; of one that has no score, the error code.
+
+    Raises:
+        ModelError: the model does not load.
+        ConfigError: a setting that the machine cannot meet.
+    """
+    result = load(settings).scorer.score_window(queries, passages)
+    errors = {row: str(error.code) for row, error in result.errors.items()}
+    return [errors.get(row, float(score)) for row, score in enumerate(result.scores)]
+
+
 @lru_cache(maxsize=1)
 def loaded_teachers(teachers: tuple[ScoringSettings, ...]) -> list[LoadedScorer]:
     """Load teachers side by side, once in this Python worker; see `udfs.scoring.load`."""

@@ -24,10 +24,8 @@ from mkdm.model import (
     Prompting,
     backend_for,
     check_backend,
-    check_fitness,
     check_max_length,
-    model_folders,
-    prompted_models_version,
+    checked_version,
 )
 
 if TYPE_CHECKING:  # torch is imported on executors alone
@@ -100,9 +98,7 @@ def check_model(
             lacks the IR file that is asked for.
         ConfigError: a backend has not that precision, or a model does not take that many tokens.
     """
-    version = prompted_models_version(model, prompting)
-    for folder in model_folders(model):
-        check_fitness(folder, prompting)
+    version = checked_version(model, prompting)
     backend = backend_for(backend, prompting)
     check_max_length(model, max_length)
     export_version = check_backend(model, backend, precision)

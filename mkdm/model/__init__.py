@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mkdm.model.cls_only import keep_cls_only, last_layer
     from mkdm.model.families import FAMILIES
     from mkdm.model.fetch import folder_of
-    from mkdm.model.fitness import check_fitness
+    from mkdm.model.fitness import check_fitness, checked_version
     from mkdm.model.folder import (
         check_max_length,
         ensemble_version,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         verify,
     )
     from mkdm.model.labels import relevant_is_first
-    from mkdm.model.prompting import PLAIN, Prompting, Wording, prompted_models_version, prompted_version, read_wording
+    from mkdm.model.prompting import PLAIN, Prompting, Wording, prompted_version, read_wording
     from mkdm.model.student import MkdmConfig, MkdmModel, output_score
     from mkdm.model.tokenizer import load_tokenizer
     from mkdm.model.zoo import Teacher, read_zoo

@@ -20,7 +20,7 @@ from transformers import (
 from mkdm.errors import ModelError, first_line
 from mkdm.model.families import FAMILIES, usable_positions
 from mkdm.model.fitness import check_fitness
-from mkdm.model.folder import saved_length, write_manifest
+from mkdm.model.folder import model_version, saved_length, write_manifest
 from mkdm.model.last_token import FirstAnswerModel, LastTokenModel, rows_of
 from mkdm.model.prompting import PLAIN, Prompting, is_generative, prompted_version, read_wording
 from mkdm.model.student import MkdmConfig, MkdmModel, check_report
@@ -109,8 +109,9 @@ def load_checkpoint(folder: str | Path, prompting: Prompting = PLAIN) -> tuple[P
         ModelError: the folder is not whole (see `model_version`), is no model that scores pairs (see `check_fitness`),
             or does not load with all its weights.
     """
-    version = prompted_version(folder, prompting)
+    version = model_version(folder)
     relevant = check_fitness(folder, prompting)
+    version = prompted_version(version, folder, prompting)
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(folder, **_OFFLINE)

@@ -9,9 +9,9 @@ from typing import Any
 
 from mkdm.errors import ModelError
 from mkdm.model.families import FAMILIES, Family, family_of
-from mkdm.model.folder import read_json
+from mkdm.model.folder import ensemble_version, model_folders, model_version, read_json
 from mkdm.model.labels import number_of_labels, relevant_label
-from mkdm.model.prompting import PLAIN, Prompting, is_generative, read_wording
+from mkdm.model.prompting import PLAIN, Prompting, is_generative, prompted_version, read_wording
 from mkdm.model.weights import Shapes, read_shapes
 
 _ACTIVATIONS = ("Sigmoid", "Identity")
@@ -49,6 +49,20 @@ def check_fitness(folder: str | Path, prompting: Prompting = PLAIN) -> int:
     _check_tokenizer(folder, encoder)
     wording = read_wording(folder, prompting)
     return len(wording.answers) - 1 if generative and wording is not None else relevant
+
+
+def checked_version(models: str | Path, prompting: Prompting = PLAIN) -> str:
+    """The content hash of a model, or of an ensemble, and of how it is asked, after checking that it can be run so.
+
+    Raises:
+        ModelError: as for `model_folders`, `model_version` and `check_fitness`.
+    """
+    versions = []
+    for folder in model_folders(models):
+        version = model_version(folder)
+        check_fitness(folder, prompting)
+        versions.append(prompted_version(version, folder, prompting))
+    return ensemble_version(versions)
 
 
 def _check_family(folder: Path, config: dict[str, Any], encoder: dict[str, Any]) -> Family:

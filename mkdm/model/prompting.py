@@ -12,7 +12,7 @@ from typing import Any
 
 from mkdm.errors import ModelError
 from mkdm.model.families import FAMILIES, Family
-from mkdm.model.folder import ensemble_version, model_folders, model_version, read_json
+from mkdm.model.folder import read_json
 from mkdm.model.weights import read_shapes
 
 QUERY, PASSAGE, PROMPT = "{query}", "{passage}", "{prompt}"
@@ -119,27 +119,20 @@ def read_wording(folder: str | Path, prompting: Prompting = PLAIN) -> Wording | 
     return Wording(_filled(folder, template, said), answers=answers)
 
 
-def prompted_version(folder: str | Path, prompting: Prompting = PLAIN) -> str:
+def prompted_version(version: str, folder: str | Path, prompting: Prompting = PLAIN) -> str:
     """The content hash of a model and of how it is asked; that of its folder alone where nothing is said of that.
 
+    Args:
+        version: of the folder; see `model_version`.
+
     Raises:
-        ModelError: as for `model_version` and `read_wording`.
+        ModelError: as for `read_wording`.
     """
-    version = model_version(folder)
     wording = read_wording(folder, prompting)
     if wording is None and prompting.label is None:
         return version
     said = {"version": version, "label": prompting.label, "wording": None if wording is None else asdict(wording)}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def prompted_models_version(models: str | Path, prompting: Prompting = PLAIN) -> str:
-    """As `models_version`, of models that are asked so.
-
-    Raises:
-        ModelError: as for `model_folders` and `prompted_version`.
-    """
-    return ensemble_version([prompted_version(folder, prompting) for folder in model_folders(models)])
 
 
 def _filled(folder: Path, template: str, prompt: str | None) -> str:

@@ -20,5 +20,5 @@ def load_tokenizer(location: str | Path) -> Any:
     try:
         with quiet_transformers():  # which does not know our students by name where torch has not been loaded
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever a config or a file of the tokenizer makes transformers raise
         raise ModelError(f"cannot load the tokenizer at {location}: {first_line(error)}") from error

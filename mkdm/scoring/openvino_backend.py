@@ -99,5 +99,5 @@ def load(
         raise ModelError(missing(folder, export, precision))
     backend = OpenVinoBackend(verify(folder, export.exported[chosen]), chosen, threads, streams)
     length = min(export.max_length, saved_length(folder) or export.max_length)
-    version, wording = prompted_version(folder, prompting), read_wording(folder, prompting)
+    version, wording = prompted_version(export.model_version, folder, prompting), read_wording(folder, prompting)
     return LoadedBackend(backend, load_tokenizer(folder), length, version, wording)

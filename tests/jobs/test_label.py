@@ -5,7 +5,7 @@ from tiny_models import spread_scores, tiny_config
 from transformers import AutoModelForSequenceClassification
 
 from jobs.engine.ledger import COMPLETE, Ledger
-from jobs.label import LabelConfig, run
+from jobs.label import LabelConfig, _setting, _versioned, main, run
 from jobs.runs import RunsConfig
 from jobs.runs import run as run_runs
 from mkdm.errors import ConfigError, RejectRateError, RunFailedError
@@ -100,6 +100,43 @@ def test_rejects_name_their_teacher(spark, warehouse, zoo):
     rejects = warehouse.table("rejected_pairs").read().where("error_code = 'query_too_long'").collect()
     assert [(row.query_id, row.job) for row in rejects] == [("q1", "label")]
     assert rejects[0].error_message.startswith("teacher two: the query's ")
+
+
+def test_check_prints_twenty_pairs_and_labels_none(spark, warehouse, zoo, texts, tmp_path, capsys, monkeypatch):
+    folder = zoo.removesuffix("/zoo.yaml")
+    teachers = [
+        {"id": "one", "model": f"{folder}/one", "precision": "fp32"},
+        {"id": "asked", "model": f"{folder}/one", "precision": "fp32", "prompt": "is it so: ", "backend": "torch"},
+        {"id": "turned", "model": f"{folder}/two", "precision": "fp32", "label": "LABEL_0"},
+    ]
+    (tmp_path / "zoo.yaml").write_text(yaml.safe_dump({"teachers": teachers}))
+    monkeypatch.setattr("jobs.label.start_session", lambda cluster, name: spark)
+    main(["--zoo", str(tmp_path / "zoo.yaml"), "--warehouse", warehouse.root, "--check", "true"])
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["one", "asked", "turned", "query", "|", "passage"]
+    assert len(lines) == 20
+    found = np.array([[float(one) for one in line.split()[:3]] for line in lines])
+    queries, passages = texts[0][:20], texts[1][:20]
+    one, two = (Scorer.load(f"{folder}/{name}", "torch", "fp32") for name in ("one", "two"))
+    asked = one.score([f"is it so: {query}" for query in queries], passages)
+    expected = np.stack([one.score(queries, passages), asked, 1 - two.score(queries, passages)], axis=1)
+    np.testing.assert_allclose(found, expected, atol=6e-5)
+    assert not warehouse.table("soft_labels").read().count()
+
+
+def test_how_a_teacher_is_asked_is_part_of_its_version(zoo, tmp_path):
+    """Which stands in the run's fingerprint, and beside each label."""
+    plain = {"id": "two", "model": f"{zoo.removesuffix('/zoo.yaml')}/two"}
+    entries = [plain, plain | {"prompt": "is it so: "}, plain | {"label": "LABEL_0"}]
+    entries += [plain | {"template": "{query} {passage}"}, plain | {"template": "{query}\n{passage}"}]
+    versions, settings = set(), set()
+    for entry in entries:
+        (tmp_path / "zoo.yaml").write_text(yaml.safe_dump({"teachers": [entry]}))
+        ((teacher, checked),) = _versioned(LabelConfig(zoo=str(tmp_path / "zoo.yaml"), warehouse="w"))
+        versions.add(checked.model_version)
+        settings.add(_setting(teacher, checked))
+    assert len(versions) == len(settings) == len(entries)
+    assert model_version(plain["model"]) in versions
 
 
 def test_teacher_that_the_zoo_lacks(spark, warehouse, zoo):
