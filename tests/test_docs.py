@@ -202,8 +202,10 @@ def test_the_readmes_python_scores(monkeypatch):
 def test_the_zoo_that_is_shown_is_one(tmp_path):
     (block,) = blocks_of("yaml", TEXTS["mkdm/README.md"])
     (tmp_path / "zoo.yaml").write_text(block)
-    first, second = read_zoo(tmp_path / "zoo.yaml")
+    first, second, *asked = read_zoo(tmp_path / "zoo.yaml")
     assert (first.id, first.max_tokens, second.id, second.max_tokens) == ("bge-12", 160, "e5-12", None)
+    assert [one.prompting.label for one in asked] == ["entailment", None, "Yes"]
+    assert "{query}\nB: {passage}\n{prompt}" in asked[-1].prompting.template
 
 
 def test_what_is_run_elsewhere_is_run_there():

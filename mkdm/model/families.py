@@ -26,7 +26,7 @@ class Family:
         layer: what numbers a layer in the names of weights; "" where all layers share weights.
         types: whether its encoder takes token types; "ignored" where it does and has no embeddings for them.
         former_prefixes: of weights that transformers renames as it loads them.
-        ported: whether transformers has what was code of the models' own at first, which is still named in their config.
+        ported: whether transformers has what was the models' own code at first, which their config may still name.
         after_padding: whether its table of positions begins after the padding index.
     """
 
@@ -61,9 +61,7 @@ def _decoder(title: str) -> Family:
 
 
 def _t5(title: str) -> Family:
-    return Family(
-        title, "", (), kind="encoder-decoder", words="shared.weight", layer="block", types="refused"
-    )
+    return Family(title, "", (), kind="encoder-decoder", words="shared.weight", layer="block", types="refused")
 
 
 FAMILIES: dict[str, Family] = {
@@ -142,7 +140,7 @@ def positions_of(config: Mapping[str, Any]) -> int | None:
 
 
 def usable_positions(encoder: Any) -> int:
-    """How many tokens an encoder takes: of a table of positions its rows after the padding index, else as configured."""
+    """How many tokens an encoder takes: rows of its table of positions after the padding index, else as configured."""
     table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
     if table is None:
         return positions_of(encoder.config.to_dict()) or _T5_POSITIONS

@@ -110,9 +110,7 @@ def _check_weights(
     if weights[words][0] != encoder.get("vocab_size", weights[words][0]):
         raise ModelError(f"{words} at {folder} has {weights[words][0]} rows, vocab_size is {encoder['vocab_size']}")
     numbered = re.compile(rf"\.{family.layer}\.(\d+)\.")
-    found = {
-        int(match[1]) for one in weights if one.startswith(start) and (match := numbered.search(f".{one}"))
-    }
+    found = {int(match[1]) for one in weights if one.startswith(start) and (match := numbered.search(f".{one}"))}
     layers = next((int(encoder[key]) for key in ("num_hidden_layers", "n_layers", "num_layers") if key in encoder), 0)
     lost = sorted(set(range(layers)) - found) if family.layer else []
     if lost:

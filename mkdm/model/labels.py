@@ -32,7 +32,8 @@ def relevant_label(config: dict[str, Any], folder: str | Path, label: str | None
         label: the relevant one by name or number, of any number of labels that exclude each other.
 
     Raises:
-        ModelError: no such label; without one, three or more outputs, names that do not tell, or scores that are no probability of one label.
+        ModelError: no such label; without one, three or more outputs, names that do not tell, or scores that are no
+            probability of one label.
     """
     labels = number_of_labels(config)
     if label is not None:

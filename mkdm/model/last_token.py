@@ -30,9 +30,7 @@ class LastTokenModel(nn.Module):
     def get_input_embeddings(self) -> Any:
         return self.base_model.get_input_embeddings()
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
-    ) -> SequenceClassifierOutput:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
         """int64[B, L] inputs, padded on the right -> logits [B, n]."""
         states = self.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
@@ -60,9 +58,7 @@ class FirstAnswerModel(nn.Module):
     def get_input_embeddings(self) -> Any:
         return self.base_model.get_input_embeddings()
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
-    ) -> SequenceClassifierOutput:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
         """int64[B, L] inputs -> logits [B, n] of the first token of the answer."""
         begin = torch.full_like(input_ids[:, :1], self.config.decoder_start_token_id)
         output = self.base_model(

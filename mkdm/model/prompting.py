@@ -91,10 +91,8 @@ def read_wording(folder: str | Path, prompting: Prompting = PLAIN) -> Wording | 
     folder = Path(folder)
     config = read_json(folder / "config.json")
     family = FAMILIES.get(str(config.get("model_type")))
-    if family is None or family.kind == "encoder":
-        generative = False
-    else:
-        generative = is_generative(family, read_shapes(folder))
+    decoder = None if family is None or family.kind == "encoder" else family
+    generative = decoder is not None and is_generative(decoder, read_shapes(folder))
     if not generative and prompting.template is None:
         return Wording(before_query=prompting.prompt) if prompting.prompt else None
     from mkdm.model.tokenizer import load_tokenizer  # transformers, which most drivers need not wait for

@@ -75,7 +75,7 @@ def _teacher(entry: Any, where: str, folder: Path) -> Teacher:
     if not isinstance(entry, dict) or not {"id", "model"} <= entry.keys() <= set(known):
         has = ", ".join(map(str, entry)) if isinstance(entry, dict) else repr(entry)
         raise ConfigError(f"{where} has {has}; it takes {', '.join(known)}, and needs the first two")
-    said = {name: entry.get(name) for name in known}
+    said: dict[str, Any] = {name: entry.get(name) for name in known}
     name, model, tokens = said["id"], said["model"], said["max_tokens"]
     if not isinstance(name, str) or not name or "," in name:
         raise ConfigError(f"{where} has the id {name!r}: it must be a text without a comma")

@@ -168,7 +168,8 @@ class PairEncoder:
         return EncodedPairs(
             query_ids=[queries.ids[place] for place in query.tolist()],
             passage_ids=[
-                self._cut(passages.ids[place], size) for place, size in zip(passage.tolist(), kept.tolist(), strict=True)
+                self._cut(passages.ids[place], size)
+                for place, size in zip(passage.tolist(), kept.tolist(), strict=True)
             ],
             lengths=np.where(fit & (room >= self._least), lengths, 0).astype(np.int32),
             errors=errors,

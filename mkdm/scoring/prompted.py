@@ -1,8 +1,8 @@
 """Pairs inside a prompt or template: each text tokenised once, among what stands around it there.
 
-A tokenizer may join what meets, such as a query's question mark and the line break after it. So a text is tokenised with
-its neighbours, up to the next control token or to a place between query and passage where the tokenizer always parts
-them. Such a place is found by trial, on texts that begin and end in every way.
+A tokenizer may join what meets, such as a query's question mark and the line break after it. So a text is tokenised
+with its neighbours, up to the next control token or to a place between query and passage where the tokenizer always
+parts them. Such a place is found by trial, on texts that begin and end in every way.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,8 +18,23 @@ from mkdm.scoring.control_tokens import TextTokenizer
 from mkdm.scoring.encoding import PairEncoder, Tokenised
 from mkdm.scoring.token_cache import Ids
 
-_TRIALS = ("a", "what is it?", "1", "4.2.", "b\n", "\nb", " b ", "  b", "?", "\u00e9", "\u4e2d", "...", "it's", "(b)")
-_TRIALS += ("\"b\"", "b:", ":b", ">", "<b>", "A", "_b_", "-", "b/", "'s", "B2B\t", "b\n\n", "100%", "#1", "b  c")
+_TRIALS: tuple[str, ...] = (
+    "a",
+    "what is it?",
+    "1",
+    "4.2.",
+    "b\n",
+    "\nb",
+    " b ",
+    "  b",
+    "?",
+    "\u00e9",
+    "\u4e2d",
+    "...",
+    "it's",
+    "(b)",
+)
+_TRIALS += ('"b"', "b:", ":b", ">", "<b>", "A", "_b_", "-", "b/", "'s", "B2B\t", "b\n\n", "100%", "#1", "b  c")
 
 
 @dataclass(frozen=True)

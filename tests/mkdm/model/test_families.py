@@ -38,7 +38,9 @@ TOKENS = 96
 def pairs(texts):
     """Sixteen pairs of mixed lengths, a short query each; of some passages the end is cut off."""
     queries = [query[: 10 + 3 * place] for place, query in enumerate(texts[0][:16])]
-    passages = [text * (1 + place % 4) if place % 3 else text[: 5 + 9 * place] for place, text in enumerate(texts[1][:16])]
+    passages = [
+        text * (1 + place % 4) if place % 3 else text[: 5 + 9 * place] for place, text in enumerate(texts[1][:16])
+    ]
     return queries, passages
 
 
@@ -194,7 +196,9 @@ def test_family_that_is_not_known_is_refused_with_those_that_are(tokenizers, tmp
     save_classifier(tmp_path, "bert", tokenizers["bert"])
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace('"model_type": "bert"', '"model_type": "new"'))
-    with pytest.raises(ModelError, match="of the family new, which is not supported: take one of bert,.*, mt5$") as told:
+    with pytest.raises(
+        ModelError, match=r"of the family new, which is not supported: take one of bert,.*, mt5$"
+    ) as told:
         check_model(str(tmp_path), "torch", "fp32")
     assert "\n" not in str(told.value)
 

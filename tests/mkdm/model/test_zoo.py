@@ -15,12 +15,12 @@ def test_folders_are_taken_from_where_the_file_lies(tmp_path):
 def test_entry_tells_how_a_teacher_is_asked(tmp_path):
     (tmp_path / "zoo.yaml").write_text(
         "teachers:\n"
-        "- {id: a, model: /m, backend: torch, prompt: 'Is it so?', template: '{prompt} {query} {passage}', label: 'yes'}\n"
+        "- {id: a, model: /m, backend: torch, prompt: 'So?', template: '{prompt}{query} {passage}', label: 'yes'}\n"
         "- {id: b, model: /n, label: 2}\n"
     )
     first, second = read_zoo(tmp_path / "zoo.yaml")
     assert (first.backend, second.backend) == ("torch", None)
-    assert first.prompting == Prompting("Is it so?", "{prompt} {query} {passage}", "yes")
+    assert first.prompting == Prompting("So?", "{prompt}{query} {passage}", "yes")
     assert second.prompting == Prompting(label="2")
 
 
