@@ -69,7 +69,8 @@ def save_generator(folder: Path, family: str, tokenizer: PreTrainedTokenizerFast
 
 def _random(auto, config):
     torch.manual_seed(0)
-    return spread_scores(auto.from_config(config).eval())
+    model = auto.from_config(config).eval()
+    return model if config.is_encoder_decoder else spread_scores(model)  # T5's weights are large as they are
 
 
 def _saved(model, tokenizer, folder):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mkdm.errors import InputError, ModelError
+from mkdm.export.batch_shapes import Shape, batches_of_all_shapes, in_all_shapes
 from mkdm.export.quality_gate import ValidationPairs, failure, quality
 from mkdm.model import (
     IR_FOLDER,
@@ -69,7 +70,8 @@ def export_model(
     """Write IR files and the record of the gate to `<folder>/openvino`.
 
     The graph is that of the lean encoder. int8 is nncf's post-training quantisation of weights and activations,
-    calibrated on real pairs; the tables of the lean encoder are kept as bf16 in the files of bf16 and int8. Files of
+    calibrated on real pairs; the tables of the lean encoder are kept as bf16 in the files of bf16 and int8. The gate also
+    scores batches of all shapes, padded and not, since a file may be right on some and wrong on others. Files of
     other precisions stay if they were made of the same weights by the same tools. Pairs that the model cannot score
     are left out, and so is a precision that this CPU does not run. Whatever another tool put into that folder stays.
 
@@ -101,12 +103,13 @@ def export_model(
     with _replacing(Path(folder, IR_FOLDER), foreign) as part:
         say("scoring the validation pairs with torch in fp32")
         reference, rate = _scores(Scorer(loaded), validation)
+        shapes = [(one, loaded.backend.score(one)) for one in batches_of_all_shapes(encoder, validation)]
         figures = quality(reference, reference, validation)
         at_hand = {name: figures[name] for name in ("accuracy", "auc")} | {"pairs_per_s": rate}
         for precision in _runnable(settings.precisions, say):
             say(f"converting to {precision}")
             files = _convert(model.to("cpu"), encoder, precision, calibration, settings.seed, part)
-            judged = _judge(part, files, precision, loaded, reference, validation)
+            judged = _judge(part, files, precision, loaded, reference, validation, shapes)
             fault = failure(precision, judged, settings.max_auc_loss)
             if fault is None or settings.force:
                 exported[precision] = ExportedModel(files, fault is None, judged)
@@ -299,13 +302,15 @@ def _judge(
     loaded: LoadedBackend,
     reference: NDArray[np.float32],
     validation: ValidationPairs,
+    shapes: Sequence[Shape],
 ) -> dict[str, float]:
     from mkdm.scoring import OpenVinoBackend
 
-    scorer = Scorer(replace(loaded, backend=OpenVinoBackend(part / f"{precision}.xml", precision)))
-    scores, rate = _scores(scorer, validation)
+    backend = OpenVinoBackend(part / f"{precision}.xml", precision)
+    scores, rate = _scores(Scorer(replace(loaded, backend=backend)), validation)
+    figures = quality(scores, reference, validation)
     megabytes = sum((part / name).stat().st_size for name in files) / 1e6
-    return quality(scores, reference, validation) | {"pairs_per_s": rate, "megabytes": megabytes}
+    return figures | in_all_shapes(backend, shapes, figures) | {"pairs_per_s": rate, "megabytes": megabytes}
 
 
 def _scores(scorer: Scorer, validation: ValidationPairs) -> tuple[NDArray[np.float32], float]:

@@ -52,6 +52,11 @@ class PairModel(nn.Module):
         encoder: nn.Module = self.model.base_model
         return encoder
 
+    @property
+    def reads_first(self) -> bool:
+        """Whether no more than the first position of the encoder's states is read, as far as the config tells."""
+        return getattr(self.model.config, "classifier_pooling", "cls") in ("cls", "bos")
+
     def replace_encoder(self, encoder: nn.Module) -> None:
         """Put another module in the encoder's place."""
         setattr(self.model, self.model.base_model_prefix, encoder)

@@ -32,7 +32,10 @@ class LastTokenModel(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
         """int64[B, L] inputs, padded on the right -> logits [B, n]."""
-        states = self.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+        masked = (
+            {"attention_mask": attention_mask} if torch.jit.is_tracing() else {}
+        )  # or transformers looks for packing
+        states = self.base_model(input_ids=input_ids, use_cache=False, **masked).last_hidden_state
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if self.pad_id is not None:
             real = real * (input_ids != self.pad_id)

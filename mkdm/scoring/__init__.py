@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mkdm.doors import door
 
 if TYPE_CHECKING:
-    from mkdm.scoring.backend import LoadedBackend
+    from mkdm.scoring.backend import Backend, LoadedBackend
     from mkdm.scoring.backend_choice import load_backend
     from mkdm.scoring.batching import token_budget_batches
     from mkdm.scoring.block import Block

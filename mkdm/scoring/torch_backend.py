@@ -18,6 +18,7 @@ from mkdm.model import PLAIN, PairModel, Prompting, load_checkpoint, read_wordin
 from mkdm.scoring.backend import WINDOW, LoadedBackend
 from mkdm.scoring.encoding import Batch, PairEncoder
 from mkdm.scoring.lean_encoder import lean_encoder
+from mkdm.scoring.modernbert_encoder import modernbert_encoder
 from mkdm.scoring.prompted import pair_encoder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -152,7 +153,7 @@ def make_lean(model: PairModel, encoder: PairEncoder) -> bool:
     Returns:
         Whether it did. A model of another architecture, or that reads more than the first position, stays as it is.
     """
-    lean = lean_encoder(model.encoder)
+    lean = lean_encoder(model.encoder) or modernbert_encoder(model.encoder, model.reads_first)
     if lean is None:
         return False
     tensors = probe(encoder)

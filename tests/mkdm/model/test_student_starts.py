@@ -38,7 +38,10 @@ def test_first_layers_and_scores_are_those_of_the_encoder(family, tokenizers, te
     save_checkpoint(spread_scores(start).eval(), tokenizer, tmp_path / "student")
     assert check_fitness(tmp_path / "student") == 1
     again = load_checkpoint(tmp_path / "student")[0]
-    queries, passages = [text[:40] for text in texts[0][:6]], [text[: 20 + 30 * n] for n, text in enumerate(texts[1][:6])]
+    queries, passages = (
+        [text[:40] for text in texts[0][:6]],
+        [text[: 20 + 30 * n] for n, text in enumerate(texts[1][:6])],
+    )
     expected = []
     with torch.no_grad():
         for query, passage in zip(queries, passages, strict=True):

@@ -1,0 +1,93 @@
+"""Export of families that are not BERT's kin, through the gate, on batches of all shapes."""
+
+import numpy as np
+import pytest
+from tiny_teachers import chat_tokenizer, save_classifier, save_generator, t5_tokenizer
+
+from mkdm.export import openvino_export
+from mkdm.export.batch_shapes import batches_of_all_shapes, in_all_shapes
+from mkdm.export.openvino_export import ExportSettings, export_model
+from mkdm.export.quality_gate import ValidationPairs
+from mkdm.model import FAMILIES, load_checkpoint
+from mkdm.scoring import PairEncoder, Scorer, TorchBackend
+
+openvino = pytest.importorskip("openvino")
+FP32 = ExportSettings(("fp32",))
+FEW = ["deberta-v2", "modernbert", "gte", "eurobert", "qwen3"]
+OTHERS = [name for name, family in FAMILIES.items() if name not in FEW and family.kind != "encoder-decoder"]
+
+
+@pytest.fixture(scope="module")
+def validation(texts) -> ValidationPairs:
+    """Sixty pairs of many lengths."""
+    queries = [text[:60] for text in texts[0][:60]]
+    passages = [text[: 30 + 13 * place] for place, text in enumerate(texts[1][:60])]
+    return ValidationPairs(queries, queries, passages, np.arange(60) % 2)
+
+
+def export(folder, validation, **more):
+    return export_model(folder, (validation.queries[:5], validation.passages[:5]), validation, FP32, **more)
+
+
+def check(folder, validation):
+    made = export(folder, validation).exported["fp32"]
+    assert made.passed
+    assert made.figures["max_score_drift"] <= 1e-5
+    pairs = validation.queries, validation.passages
+    expected = Scorer.load(folder, "torch", "fp32").score(*pairs)
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(Scorer.load(folder, "openvino", "fp32").score(*pairs), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+def test_classifiers(family, tokenizers, texts, validation, tmp_path):
+    kind = FAMILIES[family].kind
+    tokenizer = chat_tokenizer(texts[1]) if kind == "decoder" else tokenizers["roberta"]
+    if family in ("bert", "deberta-v2", "nomic_bert"):
+        tokenizer = tokenizers["bert"]
+    save_classifier(tmp_path, family, tokenizer)
+    check(tmp_path, validation)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "t5"])
+def test_answers(family, texts, validation, tmp_path):
+    tokenizer = t5_tokenizer(texts[1]) if family == "t5" else chat_tokenizer(texts[1])
+    save_generator(tmp_path, family, tokenizer, **{} if family == "t5" else {"max_position_embeddings": 300})
+    check(tmp_path, validation)
+
+
+def test_mean_over_positions(tokenizers, validation, tmp_path):
+    save_classifier(tmp_path, "modernbert", tokenizers["roberta"], classifier_pooling="mean")
+    check(tmp_path, validation)
+
+
+def test_modernbert_of_transformers_is_refused_since_padding_out_of_reach_sees_nothing(
+    tokenizers, validation, tmp_path, monkeypatch
+):
+    """Its own encoder's masks have rows without a key, of which OpenVINO makes no numbers."""
+    save_classifier(tmp_path, "modernbert", tokenizers["roberta"])
+    monkeypatch.setattr(openvino_export, "make_lean", lambda model, encoder: False)
+    refused = export(tmp_path, validation).refused["fp32"]
+    assert refused["not_finite"] > 0
+
+
+def test_batches_have_all_shapes_and_what_is_wrong_on_one_is_found(tokenizers, validation, tmp_path):
+    save_classifier(tmp_path, "bert", tokenizers["bert"])
+    model, tokenizer, _ = load_checkpoint(tmp_path)
+    batches = batches_of_all_shapes(PairEncoder(tokenizer, model.max_length), validation)
+    full = [bool(one.attention_mask.all()) for one in batches]
+    assert {True, False} == set(full)
+    assert any(len(one.input_ids) > 1 for one, all_real in zip(batches, full, strict=True) if all_real)
+    assert len({one.input_ids.shape[1] for one in batches if len(one.input_ids) == 1}) >= 5
+    backend = TorchBackend(model, "fp32")
+    shapes = [(one, backend.score(one)) for one in batches]
+    clean = {"max_score_drift": 0.0, "not_finite": 0.0}
+    assert in_all_shapes(backend, shapes, clean)["max_score_drift"] <= 1e-6
+
+    class WrongWherePadded:
+        def score(self, batch):
+            found = backend.score(batch)
+            found[~batch.attention_mask.all(axis=1)] = np.nan
+            return found
+
+    assert in_all_shapes(WrongWherePadded(), shapes, clean)["not_finite"] > 0
