@@ -14,7 +14,7 @@ _ROWS = 8
 
 
 def batches_of_all_shapes(encoder: PairEncoder, validation: ValidationPairs) -> list[Batch]:
-    """Single pairs, pairs of one length and pairs of all lengths: the shortest, those between, and the longest there are.
+    """Single pairs, pairs of one length and pairs of all lengths: the shortest, the longest, and those between.
 
     Args:
         validation: pairs that can be encoded.

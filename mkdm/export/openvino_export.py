@@ -70,8 +70,8 @@ def export_model(
     """Write IR files and the record of the gate to `<folder>/openvino`.
 
     The graph is that of the lean encoder. int8 is nncf's post-training quantisation of weights and activations,
-    calibrated on real pairs; the tables of the lean encoder are kept as bf16 in the files of bf16 and int8. The gate also
-    scores batches of all shapes, padded and not, since a file may be right on some and wrong on others. Files of
+    calibrated on real pairs; the tables of the lean encoder are kept as bf16 in the files of bf16 and int8. The gate
+    also scores batches of all shapes, padded and not, since a file may be right on some and wrong on others. Files of
     other precisions stay if they were made of the same weights by the same tools. Pairs that the model cannot score
     are left out, and so is a precision that this CPU does not run. Whatever another tool put into that folder stays.
 

@@ -3,6 +3,7 @@
 Only the model's own template writes control tokens, so that no query or passage can write the model's input.
 """
 
+import hashlib
 import json
 import secrets
 from collections.abc import Sequence
@@ -36,6 +37,12 @@ class TextTokenizer:
         self._control = {text: number for text, number in special.items() if len(text) > 1 and number != unknown}
         self._control_ids = frozenset(self._control.values())
         self._without: Tokenizer | None = None
+
+    @property
+    def version(self) -> str:
+        """What two of them have in common that give all texts the same ids, as far as that is easily told."""
+        content = f"{sorted(self._control.items())} {self._rust.to_str()}"
+        return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def control(self) -> list[str]:

@@ -85,7 +85,7 @@ class PairEncoder:
         self._rust.no_padding()
         self._texts = TextTokenizer(tokenizer)
         self._pad_id = int(tokenizer.pad_token_id or 0)
-        self._cache = TokenCache()
+        self._cache = TokenCache.shared(self._texts.version)
         self._least = 1
         self._has_types = "token_type_ids" in tokenizer.model_input_names
         self._learn_template()

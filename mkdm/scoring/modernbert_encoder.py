@@ -1,8 +1,8 @@
 """ModernBERT's encoder for scoring: masks that no row is empty under, and a last layer that computes what is read.
 
 In transformers a local layer's mask leaves no key at all to a padded position that is further from the text than the
-window reaches. Softmax makes no numbers of such a row in OpenVINO, and they reach the text in the next layer, since zero
-times what is no number is none either. Here every position sees itself, which changes no position of the text.
+window reaches. Softmax makes no numbers of such a row in OpenVINO, and they reach the text in the next layer, since
+zero times what is no number is none either. Here every position sees itself, which changes no position of the text.
 
 Where the first position alone is read, the last layer projects keys for all positions and all else for that one: with
 Σ_j a_j (W_v x_j) = W_v (Σ_j a_j x_j) it sums inputs before it projects values. Keys are turned by their positions, so

@@ -16,7 +16,7 @@ from mkdm.model import Wording
 from mkdm.scoring.block import Block, Texts
 from mkdm.scoring.control_tokens import TextTokenizer
 from mkdm.scoring.encoding import PairEncoder, Tokenised
-from mkdm.scoring.token_cache import Ids
+from mkdm.scoring.token_cache import Ids, TokenCache
 
 _TRIALS: tuple[str, ...] = (
     "a",
@@ -64,6 +64,7 @@ class PromptedEncoder(PairEncoder):
         super().__init__(tokenizer, max_length)
         if wording.template is not None:
             self._texts = TextTokenizer(tokenizer, wording.template)
+            self._cache = TokenCache.shared(self._texts.version)
             self._learn_wording(wording.template)
         else:
             self._query, self._passage = _Around(wording.before_query), _Around()

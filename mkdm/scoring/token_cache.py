@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from sys import getsizeof
 from threading import Lock
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,10 @@ Ids = NDArray[np.int32]
 MAX_BYTES = 256 << 20
 _OVERHEAD = 250
 """Bytes that an entry takes besides its text and the numbers of its ids."""
+
+
+_LOCK = Lock()
+_SHARED: "WeakValueDictionary[str, TokenCache]" = WeakValueDictionary()
 
 
 class TokenCache:
@@ -25,6 +30,19 @@ class TokenCache:
         self._bytes = 0
         self._ids: OrderedDict[str, Ids] = OrderedDict()
         self._lock = Lock()
+
+    @classmethod
+    def shared(cls, tokenizer: str) -> "TokenCache":
+        """The one of all encoders that give texts the same ids, as long as one of them is there.
+
+        Args:
+            tokenizer: what stands for a tokenizer of texts; see `TextTokenizer`.
+        """
+        with _LOCK:
+            cache = _SHARED.get(tokenizer)
+            if cache is None:
+                cache = _SHARED[tokenizer] = cls()
+            return cache
 
     def get(self, text: str) -> Ids | None:
         """int32[tokens] of the text, or None."""

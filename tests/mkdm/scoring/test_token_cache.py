@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 
 from mkdm.scoring.encoding import PairEncoder
@@ -24,6 +26,7 @@ def test_text_larger_than_the_cache_is_not_kept():
 
 def test_a_text_is_tokenised_once_over_windows(tokenizers, texts):
     encoder = PairEncoder(tokenizers["bert"], 128)
+    encoder._cache = TokenCache()  # the one that it has may know them from another test
     rust, seen = encoder._texts._rust, []
 
     class Counted:
@@ -38,3 +41,16 @@ def test_a_text_is_tokenised_once_over_windows(tokenizers, texts):
     assert sorted(seen) == sorted({*queries, *passages})
     for row in range(30):
         np.testing.assert_array_equal(again.query_ids[row], first.query_ids[29 - row])
+
+
+def test_teachers_with_one_tokenizer_tokenise_a_text_once(tokenizers):
+    """And those with others, or with other control tokens, apart."""
+    first, second = (PairEncoder(copy.deepcopy(tokenizers["bert"]), 128) for _ in range(2))
+    ids, _ = first.tokenise(["a gasket of their own"])
+    second._texts = None  # which is not asked
+    assert second.tokenise(["a gasket of their own"])[0].keys() == ids.keys()
+    third = PairEncoder(tokenizers["roberta"], 128)
+    assert third.tokenise(["a gasket of their own"])[0]["a gasket of their own"].tolist() != ids.popitem()[1].tolist()
+    other = copy.deepcopy(tokenizers["bert"])
+    other.add_special_tokens({"additional_special_tokens": ["gasket"]})
+    assert PairEncoder(other, 128)._cache is not first._cache
