@@ -56,7 +56,7 @@ class ModernBertEncoder(nn.Module):
         if kind == "full_attention":
             return keys
         apart = (places[:, None] - places[None, :]).abs()
-        near = (apart <= self.config.sliding_window)[None, None]
+        near: Tensor = (apart <= self.config.sliding_window)[None, None]
         return near if keys is None else (near & keys) | (apart == 0)[None, None]
 
 
