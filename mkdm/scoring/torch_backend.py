@@ -17,6 +17,7 @@ from mkdm.errors import ConfigError
 from mkdm.model import PLAIN, PairModel, Prompting, load_checkpoint, read_wording
 from mkdm.scoring.backend import WINDOW, LoadedBackend
 from mkdm.scoring.encoding import Batch, PairEncoder
+from mkdm.scoring.first_only import first_only_encoder
 from mkdm.scoring.lean_encoder import lean_encoder
 from mkdm.scoring.modernbert_encoder import modernbert_encoder
 from mkdm.scoring.prompted import pair_encoder
@@ -154,6 +155,8 @@ def make_lean(model: PairModel, encoder: PairEncoder) -> bool:
         Whether it did. A model of another architecture, or that reads more than the first position, stays as it is.
     """
     lean = lean_encoder(model.encoder) or modernbert_encoder(model.encoder, model.reads_first)
+    if lean is None and model.reads_first:
+        lean = first_only_encoder(model.encoder)
     if lean is None:
         return False
     tensors = probe(encoder)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_teachers import (
     chat_tokenizer,
     llama_tokenizer,
@@ -207,3 +208,14 @@ def test_readme_lists_the_families_that_are_proven_here():
     titles = ", ".join(family.title for family in FAMILIES.values())
     assert {*ENCODERS, *DECODERS, *GENERATORS} == FAMILIES.keys()
     assert titles in re.sub(r"\s+", " ", README.read_text())
+
+
+@pytest.mark.parametrize("family", ["modernbert", "qwen3"])
+def test_positions_are_exact_in_bf16(family, tokenizers, chat, pairs, tmp_path):
+    save_classifier(tmp_path, family, chat if family == "qwen3" else tokenizers["roberta"])
+    scorer = Scorer.load(tmp_path, "torch", "bf16", TOKENS)
+    frequencies = [one for name, one in scorer.backend._model.named_buffers() if name.endswith("inv_freq")]
+    assert {one.dtype for one in frequencies} == {torch.float32}
+    assert {one.dtype for one in scorer.backend._model.parameters()} == {torch.bfloat16}
+    expected = Scorer.load(tmp_path, "torch", "fp32", TOKENS).score(*pairs)
+    np.testing.assert_allclose(scorer.score(*pairs), expected, rtol=0, atol=0.05)
