@@ -1,5 +1,6 @@
 """Every family scores as plain transformers does, one pair at a time and unpadded; README's list is of those proven."""
 
+import json
 import re
 from pathlib import Path
 
@@ -219,3 +220,20 @@ def test_positions_are_exact_in_bf16(family, tokenizers, chat, pairs, tmp_path):
     assert {one.dtype for one in scorer.backend._model.parameters()} == {torch.bfloat16}
     expected = Scorer.load(tmp_path, "torch", "fp32", TOKENS).score(*pairs)
     np.testing.assert_allclose(scorer.score(*pairs), expected, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize(("family", "ported"), [("bert", False), ("eurobert", True)])
+def test_code_of_a_models_own_is_never_run(family, ported, tokenizers, pairs, tmp_path):
+    """Where transformers has the same architecture by now, that is used; else the model is refused."""
+    save_classifier(tmp_path, family, tokenizer_for(family, tokenizers))
+    config = json.loads((tmp_path / "config.json").read_text())
+    own = {"AutoModelForSequenceClassification": "modeling_own.OwnModel", "AutoConfig": "configuration_own.OwnConfig"}
+    plain = Scorer.load(tmp_path, "torch", "fp32").score(*pairs)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"auto_map": own}))
+    (tmp_path / "modeling_own.py").write_text("raise SystemExit('was run')")
+    (tmp_path / "configuration_own.py").write_text("raise SystemExit('was run')")
+    if ported:
+        np.testing.assert_array_equal(Scorer.load(tmp_path, "torch", "fp32").score(*pairs), plain)
+    else:
+        with pytest.raises(ModelError, match="brings code of its own, which is never run"):
+            Scorer.load(tmp_path, "torch", "fp32")
