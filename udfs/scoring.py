@@ -26,6 +26,9 @@ from mkdm.model import (
     check_backend,
     check_max_length,
     checked_version,
+    load_tokenizer,
+    model_folders,
+    read_wording,
 )
 
 if TYPE_CHECKING:  # torch is imported on executors alone
@@ -46,6 +49,8 @@ RESULT = StructType(
 by which load of the model, and in what time."""
 BLOCK_PAIRS = 4096
 """Pairs of a block at most. A pair is one number: the place of its query times this, plus that of its passage."""
+ANY_LENGTH = 1 << 20
+"""Tokens, where how many there may be is not the question."""
 MAX_MESSAGE = 500
 """Characters of an error message that are kept."""
 
@@ -95,10 +100,15 @@ def check_model(
 
     Raises:
         ModelError: a folder is missing, incomplete or changed, is no model that scores pairs (see `check_fitness`), or
-            lacks the IR file that is asked for.
+            lacks the IR file that is asked for; or its tokenizer joins the template with the texts.
         ConfigError: a backend has not that precision, or a model does not take that many tokens.
     """
     version = checked_version(model, prompting)
+    for folder in model_folders(model):
+        if (wording := read_wording(folder, prompting)) is not None:
+            from mkdm.scoring import pair_encoder  # transformers, which most drivers need not wait for
+
+            pair_encoder(load_tokenizer(folder), ANY_LENGTH, wording)
     backend = backend_for(backend, prompting)
     check_max_length(model, max_length)
     export_version = check_backend(model, backend, precision)

@@ -138,6 +138,7 @@ def test_decoder_that_nothing_tells_how_to_ask(llama, tmp_path):
         (Prompting(None, "{prompt} {query} {passage}", "Yes"), r"has \{prompt\}: give a prompt beside it"),
         (Prompting("Is it?", TEMPLATE, "Yes"), r"has no place for its prompt: write \{prompt\} into it"),
         (Prompting(None, "chat", "Yes"), "no chat template with the roles query and document"),
+        (Prompting(None, "{query}{passage}", "Yes"), "the tokenizer joins the template with the texts in it"),
         (Prompting(None, TEMPLATE, "true"), "has no single tokens for true and false"),
     ):
         with pytest.raises(ModelError, match=message) as told:
