@@ -36,6 +36,8 @@ if TYPE_CHECKING:
         verify,
     )
     from mkdm.model.labels import relevant_is_first
+    from mkdm.model.read_apart import embed, layers_of, position_offset
+    from mkdm.model.separation import PASSAGE_POSITION, Separation, read_separation
     from mkdm.model.student import MkdmConfig, MkdmModel, output_score
     from mkdm.model.tokenizer import load_tokenizer
     from mkdm.model.zoo import Teacher, read_zoo

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from mkdm.errors import ModelError, first_line
 from mkdm.model.fitness import check_fitness
 from mkdm.model.folder import model_version, saved_length, write_manifest
+from mkdm.model.separation import Separation
 from mkdm.model.student import MkdmConfig, MkdmModel, check_report, usable_positions
 from mkdm.model.tokenizer import load_tokenizer
 from mkdm.quiet import quiet_transformers
@@ -41,6 +42,11 @@ class PairModel(nn.Module):
         """The encoder under the headers."""
         return self.model.base_model
 
+    @property
+    def separation(self) -> Separation | None:
+        """How its first layers read query and passage apart; None where they do not."""
+        return self.model.config.separation if isinstance(self.model, MkdmModel) else None
+
     def replace_encoder(self, encoder: nn.Module) -> None:
         """Put another module in the encoder's place."""
         setattr(self.model, self.model.base_model_prefix, encoder)
@@ -51,7 +57,10 @@ class PairModel(nn.Module):
         Column 0 is the score in [0, 1], column 1 its logit: log(score / (1 − score)), of the model's own logits where
         one header gives the score, so that it does not saturate.
         """
-        output = self.model(**inputs)
+        return self.answers(self.model(**inputs))
+
+    def answers(self, output: Any) -> Tensor:
+        """What the model's headers say, as `forward` tells it."""
         several_headers = isinstance(self.model, MkdmModel) and self.model.config.num_teachers > 0
         if several_headers:
             inside = output.score.clamp(1e-7, 1 - 1e-7)

@@ -11,6 +11,7 @@ from typing import Any
 from mkdm.errors import ModelError
 from mkdm.model.folder import read_json
 from mkdm.model.labels import number_of_labels, relevant_label
+from mkdm.model.separation import read_separation
 
 _ROBERTA = ("classifier.dense.weight", "classifier.out_proj.weight")
 _HEADS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -51,8 +52,8 @@ def check_fitness(folder: str | Path) -> int:
 
     Raises:
         ModelError: a family that does not work here, no trained header, weights of other names or shapes, labels
-            that do not tell, settings of a CrossEncoder that are not followed, or token types or ids that the model
-            has no embeddings for.
+            that do not tell, settings of a CrossEncoder that are not followed, token types or ids that the model
+            has no embeddings for, or separate layers that cannot work.
     """
     folder = Path(folder)
     config = read_json(folder / "config.json")
@@ -63,6 +64,7 @@ def check_fitness(folder: str | Path) -> int:
     _check_cross_encoder(folder)
     _check_weights(folder, config, encoder, weights)
     _check_tokenizer(folder, encoder)
+    read_separation(folder)
     return relevant
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mkdm.scoring.memory import memory_bytes
     from mkdm.scoring.openvino_backend import OpenVinoBackend, machine_precisions
     from mkdm.scoring.scorer import PairScorer, Scorer, WindowScores
+    from mkdm.scoring.separate_texts import pair_encoder
     from mkdm.scoring.template import Template
     from mkdm.scoring.torch_backend import (
         DTYPES,

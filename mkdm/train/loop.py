@@ -7,7 +7,7 @@ MKDM with n teachers, and TS-MKDM, whose first stage learns soft labels alone.
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from mkdm.train.losses import LabelCounts
 from mkdm.train.micro_batches import micro_batches
 from mkdm.train.processes import Processes
 from mkdm.train.rows import TrainingRows
+from mkdm.train.separate_rows import cut_passages, separation_of
 from mkdm.train.stage import Stage, TrainingLoss, learning_rate, stages_of, teachers_of
 from mkdm.train.state import StateFolder, restore, training_tensors
 from mkdm.train.tracking import Tracker
@@ -89,10 +90,16 @@ class _Run:
         self.stages = stages_of(config, main_set, tokenizer, teacher_ids, processes)
         valid_set = TrainingSet.read(config.valid_set or config.training_set)
         valid_set.check_tokenizer(tokenizer)
-        self.validation = Validation.read(valid_set, config, processes)
+        validation = Validation.read(valid_set, config, processes)
         torch.manual_seed(config.seed)  # the same headers on every rank
         layers = None if config.num_layers == "all" else int(config.num_layers)
-        self.student = MkdmModel.from_encoder(encoder, layers, tuple(teacher_ids), config.alpha, main_set.max_length)
+        separation = separation_of(config, tokenizer)
+        self.student = MkdmModel.from_encoder(
+            encoder, layers, tuple(teacher_ids), config.alpha, main_set.max_length, separation
+        )
+        self.validation = replace(
+            validation, rows=cut_passages(validation.rows, self.student.config, valid_set.template)
+        )
         if config.random_start:
             self.student = MkdmModel(self.student.config)  # type: ignore[arg-type]
         self.tokenizer = tokenizer
@@ -212,6 +219,7 @@ class _Run:
     def _descend(self, stage: Stage, rows: TrainingRows, trained: nn.Module) -> dict[str, Any]:
         """Accumulate the gradients of one step's loss (5), micro-batch by micro-batch, and follow them."""
         self.loss.train()
+        rows = cut_passages(rows, self.student.config, stage.training_set.template)
         device = self.processes.device
         labels = [tensor.to(device) for tensor in stage.labels(rows)]
         counts = self.processes.sum(LabelCounts.of(*labels))
