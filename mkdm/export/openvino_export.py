@@ -14,9 +14,9 @@ from uuid import uuid4
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from mkdm.errors import InputError, ModelError
+from mkdm.export.graphs import Graph, graphs_of
 from mkdm.export.quality_gate import ValidationPairs, failure, quality
 from mkdm.model import (
     IR_FOLDER,
@@ -24,7 +24,6 @@ from mkdm.model import (
     IR_RECORD,
     Export,
     ExportedModel,
-    PairModel,
     file_hash,
     folder_of,
     load_checkpoint,
@@ -34,7 +33,7 @@ from mkdm.model import (
     verify,
 )
 from mkdm.quiet import quiet_openvino
-from mkdm.scoring import EncodedPairs, LoadedBackend, PairEncoder, Scorer, TorchBackend, make_lean, probe
+from mkdm.scoring import LoadedBackend, PairEncoder, Scorer, torch_loaded
 
 MAX_AUC_LOSS = 0.002
 
@@ -66,10 +65,11 @@ def export_model(
 ) -> Export:
     """Write IR files and the record of the gate to `<folder>/openvino`.
 
-    The graph is that of the lean encoder. int8 is nncf's post-training quantisation of weights and activations,
-    calibrated on real pairs; the tables of the lean encoder are kept as bf16 in the files of bf16 and int8. Files of
-    other precisions stay if they were made of the same weights by the same tools. Pairs that the model cannot score
-    are left out, and so is a precision that this CPU does not run. Whatever another tool put into that folder stays.
+    The graph is that of the lean encoder; with separate layers there are two, of texts and of pairs. int8 is nncf's
+    post-training quantisation of weights and activations, calibrated on real pairs; the tables of the lean encoder are
+    kept as bf16 in the files of bf16 and int8. Files of other precisions stay if they were made of the same weights by
+    the same tools. Pairs that the model cannot score are left out, and so is a precision that this CPU does not run.
+    Whatever another tool put into that folder stays.
 
     Args:
         folder: of the model.
@@ -90,9 +90,8 @@ def export_model(
     folder = folder_of(folder)
     foreign = _foreign(folder)
     model, tokenizer, version = load_checkpoint(folder)
-    encoder = PairEncoder(tokenizer, model.max_length)
-    make_lean(model, encoder)
-    loaded = LoadedBackend(TorchBackend(model, "fp32"), tokenizer, model.max_length, version)
+    loaded = torch_loaded(model, tokenizer, version, "fp32")
+    encoder = loaded.encoder()
     calibration, validation = _usable(encoder, calibration, validation, say)
     exported, refused = {}, {}
     with _replacing(Path(folder, IR_FOLDER), foreign) as part:
@@ -102,7 +101,7 @@ def export_model(
         at_hand = {name: figures[name] for name in ("accuracy", "auc")} | {"pairs_per_s": rate}
         for precision in _runnable(settings.precisions, say):
             say(f"converting to {precision}")
-            files = _convert(model.to("cpu"), encoder, precision, calibration, settings.seed, part)
+            files = _convert(graphs_of(model.to("cpu"), encoder), precision, calibration, settings.seed, part)
             judged = _judge(part, files, precision, loaded, reference, validation)
             fault = failure(precision, judged, settings.max_auc_loss)
             if fault is None or settings.force:
@@ -169,7 +168,8 @@ def _foreign(folder: str | Path) -> list[str]:
     if target.exists() and not target.is_dir():
         raise ModelError(f"{target} is no folder, and was not made by mkdm export-model: move it away")
     names = {path.name for path in target.iterdir()} - own_files(folder) if target.exists() else set()
-    taken = names & {IR_RECORD, *(f"{precision}{end}" for precision in IR_PRECISIONS for end in (".xml", ".bin"))}
+    ours = [f"{precision}{end}" for precision in IR_PRECISIONS for end in (".xml", ".bin", "-text.xml", "-text.bin")]
+    taken = names & {IR_RECORD, *ours}
     if taken:
         raise ModelError(
             f"{target / min(taken)} was not made by mkdm export-model, which would overwrite it: move it away"
@@ -227,65 +227,55 @@ def _carry_over(folder: str | Path, part: Path, version: str, made: set[str]) ->
 
 
 def _convert(
-    model: PairModel,
-    encoder: PairEncoder,
+    graphs: list[Graph],
     precision: str,
     calibration: tuple[Sequence[str], Sequence[str]],
     seed: int,
     folder: Path,
 ) -> dict[str, str]:
-    """Write the IR file of one precision; the hashes of its .xml and .bin."""
-    if precision != "fp32" and getattr(model.encoder, "lookup", None) is not None:
-        model.encoder.lookup.round_tables()  # type: ignore[operator,union-attr]
+    """Write the IR files of one precision; the hashes of their .xml and .bin."""
+    for graph in graphs:
+        if precision != "fp32" and graph.lookup is not None:
+            graph.lookup.round_tables()
+    names = []
     with quiet_openvino():
         import openvino
 
-        example = probe(encoder)
-        names = list(example)
-        try:
-            with torch.no_grad():
-                ir = openvino.convert_model(_Traced(model, names), example_input=tuple(example.values()))
-        except Exception as error:  # whatever tracing or conversion raise
-            raise ModelError(f"OpenVINO cannot convert this model: {' '.join(str(error).split())[-200:]}") from error
-        for node, name in zip(ir.inputs, names, strict=True):
-            node.get_tensor().set_names({name})
-        if precision == "int8":
-            ir = _quantise(ir, encoder, encoder.encode(*calibration), names, seed)
-        openvino.save_model(ir, folder / f"{precision}.xml", compress_to_fp16=False)
-    return {name: file_hash(folder / name) for name in (f"{precision}.xml", f"{precision}.bin")}
+        for graph in graphs:
+            try:
+                with torch.no_grad():
+                    ir = openvino.convert_model(graph.module, example_input=tuple(graph.example.values()))
+            except Exception as error:  # whatever tracing or conversion raise
+                raise ModelError(
+                    f"OpenVINO cannot convert this model: {' '.join(str(error).split())[-200:]}"
+                ) from error
+            for node, name in zip(ir.inputs, graph.example, strict=True):
+                node.get_tensor().set_names({name})
+            if precision == "int8":
+                ir = _quantise(ir, graph.samples(calibration), seed)
+            if precision != "fp32" and graph.states is not None:
+                steps = openvino.preprocess.PrePostProcessor(ir)
+                steps.input(graph.states).tensor().set_element_type(openvino.Type.bf16)
+                ir = steps.build()
+            stem = graph.stem(precision)
+            openvino.save_model(ir, folder / f"{stem}.xml", compress_to_fp16=False)
+            names += [f"{stem}.xml", f"{stem}.bin"]
+    return {name: file_hash(folder / name) for name in names}
 
 
-class _Traced(nn.Module):
-    """The model with its inputs in a fixed order, since a traced function has no keywords."""
-
-    def __init__(self, model: PairModel, names: list[str]) -> None:
-        super().__init__()
-        self.model, self.names = model, names
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        result: Tensor = self.model(**dict(zip(self.names, inputs, strict=True)))
-        return result
-
-
-def _quantise(ir: Any, encoder: PairEncoder, pairs: EncodedPairs, names: list[str], seed: int) -> Any:
+def _quantise(ir: Any, samples: list[dict[str, NDArray[Any]]], seed: int) -> Any:
     """int8 weights and activations of the matrix products; nncf's choices for transformers."""
     import nncf
 
     random.seed(seed)
     np.random.seed(seed)
     nncf.set_log_level(logging.ERROR)
-
-    def inputs(row: int) -> dict[str, NDArray[np.int64]]:
-        batch = encoder.batch(pairs, np.array([row]))
-        return {name: getattr(batch, name) for name in names}
-
-    rows = list(range(len(pairs.lengths)))
     return nncf.quantize(
         ir,
-        nncf.Dataset(rows, inputs),
+        nncf.Dataset(samples),
         preset=nncf.QuantizationPreset.PERFORMANCE,
         model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=len(rows),
+        subset_size=len(samples),
     )
 
 
@@ -297,9 +287,10 @@ def _judge(
     reference: NDArray[np.float32],
     validation: ValidationPairs,
 ) -> dict[str, float]:
-    from mkdm.scoring import OpenVinoBackend
+    from mkdm.scoring import ir_backend
 
-    scorer = Scorer(replace(loaded, backend=OpenVinoBackend(part / f"{precision}.xml", precision)))
+    backend = ir_backend(part / f"{precision}.xml", precision, loaded.separation is not None)
+    scorer = Scorer(replace(loaded, backend=backend))
     scores, rate = _scores(scorer, validation)
     megabytes = sum((part / name).stat().st_size for name in files) / 1e6
     return quality(scores, reference, validation) | {"pairs_per_s": rate, "megabytes": megabytes}

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         missing,
         own_files,
         read_export,
+        text_part,
         verify,
     )
     from mkdm.model.labels import relevant_is_first

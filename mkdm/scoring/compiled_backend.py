@@ -9,8 +9,9 @@ import numpy as np
 
 from mkdm.errors import ConfigError
 from mkdm.scoring import torch_backend
-from mkdm.scoring.backend import LoadedBackend
-from mkdm.scoring.encoding import PairEncoder
+from mkdm.scoring.backend import LoadedBackend, TextReader
+from mkdm.scoring.separate_scoring import score_at_once
+from mkdm.scoring.separate_texts import SeparatePairEncoder
 
 
 def load(folder: str | Path, precision: str, threads: int | None, streams: int | None) -> LoadedBackend:
@@ -20,12 +21,17 @@ def load(folder: str | Path, precision: str, threads: int | None, streams: int |
         ConfigError: it does not compile here.
     """
     loaded = torch_backend.load(folder, precision, threads, streams)
-    loaded.backend.compile()  # type: ignore[attr-defined]
-    encoder = PairEncoder(loaded.tokenizer, loaded.max_length)
-    pairs = encoder.encode(["a"] * 4, ["a", "a a", "a a a", "a a a a"])
+    backend, encoder = loaded.backend, loaded.encoder()
+    assert isinstance(backend, torch_backend.TorchBackend)
+    backend.compile()
+    passages = ["a", "a a", "a a a", "a a a a"]
     try:
         for rows in (4, 2):  # of two shapes, so that shapes are left open from here on
-            loaded.backend.score(encoder.batch(pairs, np.arange(rows)))
+            pairs = encoder.encode(["a"] * rows, passages[:rows])
+            if isinstance(encoder, SeparatePairEncoder) and isinstance(backend, TextReader):
+                score_at_once(backend, encoder, pairs)
+            else:
+                backend.score(encoder.batch(pairs, np.arange(rows)))
     except Exception as error:  # whatever compilers raise
         raise ConfigError(
             f"torch.compile does not work here: {' '.join(str(error).split())[:200]}; use --backend torch"

@@ -119,8 +119,12 @@ class PairPart(nn.Module):
         Returns:
             float32[B, 2]: the score in [0, 1], and its logit.
         """
+        return self.of_gathered(F.embedding(index, states), attention_mask)
+
+    def of_gathered(self, gathered: Tensor, attention_mask: Tensor) -> Tensor:
+        """The same of float[B, L, 4·H], the pairs' rows of the states."""
         mask = attention_mask[:, None, None, :].bool()
-        hidden, *projected = F.embedding(index, states).chunk(4, dim=-1)  # [B, L, H] each
+        hidden, *projected = gathered.chunk(4, dim=-1)  # [B, L, H] each
         for layer in self.layers:
             hidden = layer(hidden, mask, projected)
             projected = []

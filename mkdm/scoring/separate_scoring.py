@@ -12,6 +12,7 @@ from mkdm.scoring.backend import TextReader
 from mkdm.scoring.batching import token_budget_batches
 from mkdm.scoring.encoding import EncodedPairs, bisect_failures
 from mkdm.scoring.separate_texts import PairTexts, SeparatePairEncoder
+from mkdm.scoring.token_cache import Ids
 
 SpareMemory = Callable[[int, int, Exception], None]
 
@@ -71,8 +72,15 @@ class PairGroup:
 def score_at_once(reader: TextReader, encoder: SeparatePairEncoder, pairs: EncodedPairs) -> NDArray[np.float32]:
     """float32[n, 2] of a few pairs without errors, their texts in one batch and the pairs in one."""
     rows = np.arange(len(pairs.lengths))
-    texts = encoder.texts(pairs, np.stack((rows, rows), axis=1), rows)
+    places = np.stack([_numbers(ids) for ids in (pairs.query_ids, pairs.passage_ids)], axis=1)
+    texts = encoder.texts(pairs, places, rows)
     every = np.arange(len(texts.ids))
     states = reader.new_states(texts.tokens)
     reader.read(encoder.text_batch(texts, every), states, texts.state_rows(every))
     return reader.score_pairs(states, texts.pair_batch(rows))
+
+
+def _numbers(texts: list[Ids]) -> NDArray[np.int64]:
+    """int64[n]: equal texts have equal numbers."""
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault(ids.tobytes(), len(numbers)) for ids in texts], dtype=np.int64)

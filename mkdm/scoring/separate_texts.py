@@ -89,6 +89,29 @@ class SeparatePairEncoder(PairEncoder):
             )
         self._passage_tokens = separation.passage_part(max_length) - len(self._tail) - len(self._suffix)
 
+    def of_rows(
+        self, input_ids: NDArray[np.int32], lengths: NDArray[np.int32], queries: NDArray[np.int32]
+    ) -> EncodedPairs:
+        """Pairs that are encoded already, such as those of a training set, with their passages cut as here.
+
+        Args:
+            input_ids: int32[n, L], padded.
+            lengths: int32[n], tokens of each pair, special tokens included.
+            queries: int32[n], tokens of each query, without special tokens.
+        """
+        start = len(self._prefix)
+        ends = lengths - len(self._suffix)
+        passages = [
+            row[start + query + len(self._middle) : end][: self._passage_tokens]
+            for row, query, end in zip(input_ids, queries.tolist(), ends.tolist(), strict=True)
+        ]
+        return EncodedPairs(
+            query_ids=[row[start : start + query] for row, query in zip(input_ids, queries.tolist(), strict=True)],
+            passage_ids=passages,
+            lengths=(queries + [len(one) + self.special_tokens for one in passages]).astype(np.int32),
+            errors={},
+        )
+
     def texts(self, pairs: EncodedPairs, places: NDArray[np.int64], rows: NDArray[np.int64]) -> PairTexts:
         """The texts of the chosen pairs, each once.
 

@@ -45,6 +45,10 @@ class TorchBackend:
         ConfigError: fp16 on a CPU, which torch runs slower than fp32.
     """
 
+    precision: str
+    token_budget: int
+    window: int
+    streams: int
     out_of_memory: tuple[type[Exception], ...] = (torch.OutOfMemoryError,)
 
     def __init__(self, model: nn.Module, precision: str = "auto", streams: int | None = None) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mkdm.errors import ConfigError
-from mkdm.model import MkdmConfig, Separation
+from mkdm.model import Separation
 from mkdm.scoring import Template
 from mkdm.train.config import TrainConfig
 from mkdm.train.rows import TrainingRows
@@ -26,15 +26,15 @@ def separation_of(config: TrainConfig, tokenizer: Any) -> Separation | None:
     return Separation(config.separate_layers, config.passage_position, int(separator))
 
 
-def cut_passages(rows: TrainingRows, config: MkdmConfig, template: Template) -> TrainingRows:
+def cut_passages(rows: TrainingRows, config: Any, template: Template) -> TrainingRows:
     """The rows with each passage cut to what separate layers leave it, whatever its query; the separator stays.
 
     Args:
         rows: cut, as the training set has them, so that the whole pair fits.
-        config: of the student.
+        config: `MkdmConfig` of the student.
         template: of the set.
     """
-    separation = config.separation
+    separation: Separation | None = config.separation
     if separation is None:
         return rows
     ids, lengths = rows.input_ids.copy(), rows.lengths
