@@ -152,7 +152,7 @@ class SeparatePairEncoder(PairEncoder):
             sizes = {(0, int(keys[place, 0])): int(pairs.lengths[row]) - kept, (1, int(keys[place, 1])): kept}
             if not parts or held + sum(size for key, size in sizes.items() if key not in seen) > tokens:
                 parts.append([])
-                seen, held = set(), 0
+                seen, held = set(), 1  # that of padding
             held += sum(size for key, size in sizes.items() if key not in seen)
             seen |= sizes.keys()
             parts[-1].append(row)
