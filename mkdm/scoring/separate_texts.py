@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mkdm.errors import ModelError
+from mkdm.errors import ConfigError, ModelError
 from mkdm.model import Separation
 from mkdm.scoring.encoding import EncodedPairs, PairEncoder
 from mkdm.scoring.token_cache import Ids
@@ -88,6 +88,8 @@ class SeparatePairEncoder(PairEncoder):
                 f"tells query and passage apart: save the tokenizer that the student was trained with"
             )
         self._passage_tokens = separation.passage_part(max_length) - len(self._tail) - len(self._suffix)
+        if self._passage_tokens < 1:
+            raise ConfigError(f"{max_length} tokens leave no room for a passage: give at least {max_length + 1}")
 
     def of_rows(
         self, input_ids: NDArray[np.int32], lengths: NDArray[np.int32], queries: NDArray[np.int32]

@@ -29,6 +29,9 @@ _SHARES = ("alpha", "warmup_share", "dropout")
 ELSEWHERE = ("output", "feed", "workers", "checkpoint_every", "mlflow", "mlflow_experiment", "token_budget")
 """Settings that a run may change when it goes on: they say where and how it runs, not what it trains."""
 
+SEPARATE = ("separate_layers", "passage_position")
+"""Settings that decide nothing where no layer is separate, so that a run of before they were there goes on."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:

@@ -18,7 +18,7 @@ from mkdm.config import parse_config
 from mkdm.errors import TrainingError
 from mkdm.model import MkdmModel, folder_of, keep_cls_only, load_tokenizer, model_version, save_checkpoint
 from mkdm.scoring import fastest_precision
-from mkdm.train.config import ELSEWHERE, TrainConfig
+from mkdm.train.config import ELSEWHERE, SEPARATE, TrainConfig
 from mkdm.train.losses import LabelCounts
 from mkdm.train.micro_batches import micro_batches
 from mkdm.train.processes import Processes
@@ -111,7 +111,8 @@ class _Run:
         bf16 = (fastest_precision(processes.device) if config.precision == "auto" else config.precision) == "bf16"
         self.loss = TrainingLoss(self.student, config, bf16)
         self.optimiser = torch.optim.AdamW(_groups(self.loss, config.weight_decay), lr=config.learning_rate, fused=True)
-        chosen = {name: str(value) for name, value in asdict(config).items() if name not in ELSEWHERE}
+        left_out = ELSEWHERE if config.separate_layers else (*ELSEWHERE, *SEPARATE)
+        chosen = {name: str(value) for name, value in asdict(config).items() if name not in left_out}
         sets = {"valid set": valid_set.fingerprint} | {
             stage.name: stage.training_set.fingerprint for stage in self.stages
         }

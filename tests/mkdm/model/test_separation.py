@@ -7,7 +7,15 @@ from tiny_models import FAMILIES, separate_student, tiny_config, tiny_student
 from transformers import AutoModel, MPNetConfig
 
 from mkdm.errors import ConfigError, ModelError
-from mkdm.model import MkdmConfig, MkdmModel, Separation, check_fitness, model_version, save_checkpoint
+from mkdm.model import (
+    MkdmConfig,
+    MkdmModel,
+    Separation,
+    check_fitness,
+    check_max_length,
+    model_version,
+    save_checkpoint,
+)
 from mkdm.model.read_apart import read_apart
 from mkdm.model.separation import read_separation
 
@@ -67,6 +75,13 @@ def test_driver_refuses_what_cannot_work(tokenizers, tmp_path):
     config.write_text(config.read_text().replace('"separate_layers": 1', '"separate_layers": 3'))
     with pytest.raises(ModelError, match=r"config\.json: separate_layers is 3; of 4 layers"):
         check_fitness(tmp_path)
+
+
+def test_driver_refuses_a_length_without_room_for_a_passage(tokenizers, tmp_path):
+    save_checkpoint(separate_student("bert", tokenizers["bert"], 4, 1, 64), tokenizers["bert"], tmp_path)
+    check_max_length(tmp_path, 22)
+    with pytest.raises(ConfigError, match="passages of this student start at position 20: give at least 22 tokens"):
+        check_max_length(tmp_path, 21)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -164,6 +164,15 @@ def test_settings_that_cannot_work(change, told, settings, tmp_path):
         train(TrainConfig(**settings | change | {"output": str(tmp_path)}))
 
 
+@pytest.mark.parametrize("separate", [0, 1])
+def test_run_of_before_the_flags_goes_on_where_no_layer_is_separate(separate, settings, tmp_path):
+    changes = {"output": str(tmp_path), "separate_layers": separate, "epochs": 1}
+    train(TrainConfig(**settings | changes))
+    record = tmp_path / "training_state" / "finished.json"
+    identity = json.loads(record.read_text())["identity"]
+    assert ("separate_layers" in identity, "passage_position" in identity) == (bool(separate), bool(separate))
+
+
 def test_tokenizer_without_a_separator(settings):
     class Bare:
         sep_token_id = None
