@@ -123,10 +123,11 @@ def _care(name: str, table: Table, config: MaintainConfig) -> TableCare:
     )
     kind = TABLES.get(name)
     if config.optimize:
-        if kind is not None and kind.cluster_by and not before["clusteringColumns"]:  # made by engine 0.1
-            table.spark.sql(f"ALTER TABLE {table.sql_name} CLUSTER BY ({kind.cluster_by})")
+        by = kind.cluster_by if kind is not None and (not kind.built or table.built()) else None
+        if by and by in table.read().columns and before["clusteringColumns"] != [by]:  # made by an earlier engine
+            table.spark.sql(f"ALTER TABLE {table.sql_name} CLUSTER BY ({by})")
         optimize = table.delta().optimize()
-        if name == "pairs" and not before["clusteringColumns"]:
+        if name == "pairs" and not table.built() and not before["clusteringColumns"]:
             optimize.executeZOrderBy("query_id")
         else:
             optimize.executeCompaction()

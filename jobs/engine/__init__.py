@@ -9,6 +9,13 @@ from mkdm.doors import door
 
 if TYPE_CHECKING:
     from jobs.engine.blocks import Outcome, block_texts, blocks_of, dealt, keys_of, rows_of
+    from jobs.engine.buckets import (
+        bucket_of_document,
+        chunk_of,
+        dealt_in_order,
+        in_bucket_order,
+        with_bucket,
+    )
     from jobs.engine.chunked_run import ChunkedRun, drop_staging, is_laid_out, record_failure, say, staging
     from jobs.engine.chunks import auto_chunks, known_rate
     from jobs.engine.command import run_job
@@ -39,7 +46,6 @@ if TYPE_CHECKING:
     )
     from jobs.engine.notebook import parameters, session
     from jobs.engine.pairs import (
-        PinnedPairs,
         check_pairs,
         is_file,
         read_pairs,
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
     )
     from jobs.engine.pairs_flags import LabelledPairsFlags, TextFileFlags
     from jobs.engine.pairs_job import PairsJob, PairsJobConfig
+    from jobs.engine.pinned_pairs import PinnedPairs
     from jobs.engine.plain_numbers import plain_number
     from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, fault_code, fault_message, with_row_code
     from jobs.engine.run_report import RunReport, refuse_rejects, work_done

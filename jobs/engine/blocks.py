@@ -18,7 +18,16 @@ from collections.abc import Callable
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
 
-from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, ROW_ORDER, with_row_code
+from jobs.engine.buckets import bucket_of, chunk_of, owner_of
+from jobs.engine.row_codes import (
+    COPY_ORDER,
+    PASSAGE_HASH,
+    QUERY_HASH,
+    ROW_CODE,
+    ROW_MESSAGE,
+    coded,
+    with_copy_order,
+)
 from mkdm.columns import CHUNK, CONTENT_HASH, PAIR_KEY, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
 from udfs.scoring import BLOCK_PAIRS
 
@@ -30,13 +39,22 @@ _PLACE_BITS = 13
 _PLACES = 1 << _PLACE_BITS
 """More than the places of queries in a block, which are counted from 1."""
 PART, GROUP, BLOCK = "part", "group", "block"
+_WHOLE = (GROUP, CHUNK, PART)
+"""What tells a group; first what tells most, by which Spark's sort compares first."""
+_IS_PAIR = "is_pair"
 QUERIES, PASSAGES, PAIRS, UNFIT = "queries", "passages", "pairs", "unfit"
 GONE = -1
 """The chunk of keys that are there for themselves alone: pairs that an incremental run takes out of the scores."""
 
 
 def blocks_of(
-    pairs: DataFrame, groups: int, chunks: int = 1, parts: int | None = None, passages: DataFrame | None = None
+    pairs: DataFrame,
+    groups: int,
+    chunks: int = 1,
+    parts: int | None = None,
+    passages: DataFrame | None = None,
+    by_document: bool = False,
+    only: int | None = None,
 ) -> DataFrame:
     """The pairs as blocks, with one shuffle. The same pairs in as many groups make the same blocks.
 
@@ -45,40 +63,58 @@ def blocks_of(
         groups: of each chunk, at least 1.
         chunks: of all groups.
         parts: tasks of a chunk that make its blocks; None for one a group.
-        passages: passage_id, passage: the texts, if the pairs have none. Their ids are `doc_id:hash`.
+        passages: passage_id, passage: the texts, if the pairs have none.
+        by_document: whether the ids of passages begin with their document, as a build makes them.
+        only: the chunk that all pairs are of, if they are of one.
 
     Returns:
         The columns of blocks.
     """
     parts = min(parts or groups, groups)
-    if passages is None:
-        rows = _grouped(pairs, groups, chunks, parts, F.col(PASSAGE_ID))
-    else:  # sorted beside them in the same tasks, without a join
-        texts = passages.select(PASSAGE_ID, F.col(PASSAGE).alias("text"), F.lit(0).alias("kind"))
-        both = pairs.withColumn("kind", F.lit(1)).unionByName(texts, allowMissingColumns=True)
-        here = Window.partitionBy(CHUNK, PART, GROUP, PASSAGE_ID).orderBy("kind")
-        text = F.first("text").over(here.rowsBetween(Window.unboundedPreceding, 0))
-        both = _grouped(both, groups, chunks, parts, _document()).withColumn(PASSAGE, text)
-        rows = both.where("kind = 1").drop("text", "kind")
-    whole = (CHUNK, PART, GROUP)
-    rows = with_row_code(rows, *whole)
-    fit, number = F.col(ROW_CODE).isNull(), F.row_number().over(Window.partitionBy(*whole).orderBy(*ROW_ORDER)) - 1
+    rows = pairs.withColumn(_IS_PAIR, F.lit(True))
+    if passages is not None:  # they lie before their pairs in the same tasks, so that no join is needed
+        texts = passages.select(PASSAGE_ID, PASSAGE, F.lit(False).alias(_IS_PAIR))
+        rows = rows.drop(PASSAGE).unionByName(texts, allowMissingColumns=True)
+    rows = with_copy_order(_grouped(rows, groups, chunks, parts, by_document, only))
+    # One order serves all windows up to that of the queries: Spark sorts the rows once, most of them without a passage.
+    place = (PASSAGE_ID, _IS_PAIR, QUERY_ID)
+    in_group = Window.partitionBy(*_WHOLE).orderBy(*place, *COPY_ORDER)
+    rows = coded(rows, *_WHOLE, *place)
+    number = F.sum(F.col(_IS_PAIR).cast("int")).over(in_group.rowsBetween(Window.unboundedPreceding, 0)) - 1
     rows = rows.withColumn(BLOCK, F.floor(number / BLOCK_PAIRS))
-    rows = _with_places(rows, Window.partitionBy(*whole).orderBy(*ROW_ORDER), PASSAGES, BLOCK, PASSAGE_ID, PASSAGE)
-    rows = _with_places(rows, Window.partitionBy(*whole, BLOCK).orderBy(QUERY_ID, QUERY), QUERIES, QUERY_ID, QUERY)
-    blocks = rows.groupBy(*whole, BLOCK).agg(
+    rows = _with_places(rows, in_group, PASSAGES, BLOCK, PASSAGE_ID, PASSAGE_HASH)
+    if passages is not None:
+        of_passage = Window.partitionBy(*_WHOLE, PASSAGE_ID).orderBy(*place[1:], *COPY_ORDER)
+        rows = rows.withColumn(PASSAGE, F.first(PASSAGE).over(of_passage.rowsBetween(Window.unboundedPreceding, 0)))
+        rows = rows.where(_IS_PAIR)
+    fit, new = F.col(ROW_CODE).isNull(), _new(PASSAGES)
+    unfit = F.struct(*PAIR_KEY, F.xxhash64(QUERY, PASSAGE).alias(CONTENT_HASH), ROW_CODE, ROW_MESSAGE)
+    rows = rows.select(
+        *_WHOLE,
+        BLOCK,
+        QUERY_ID,
+        QUERY,
+        QUERY_HASH,
+        ROW_CODE,
+        F.when(fit, F.col(_place(PASSAGES))).alias(_place(PASSAGES)),
+        F.when(new, F.struct(_place(PASSAGES), PASSAGE_ID, PASSAGE)).alias(PASSAGES),
+        F.when(~fit, unfit).alias(UNFIT),
+    )
+    in_block = Window.partitionBy(*_WHOLE, BLOCK).orderBy(QUERY_ID, QUERY_HASH)
+    rows = _with_places(rows, in_block, QUERIES, QUERY_ID, QUERY_HASH)
+    blocks = rows.groupBy(*_WHOLE, BLOCK).agg(
         F.collect_list(F.when(_new(QUERIES), F.struct(_place(QUERIES), QUERY_ID, QUERY))).alias(QUERIES),
-        F.collect_list(F.when(_new(PASSAGES), F.struct(_place(PASSAGES), PASSAGE_ID, PASSAGE))).alias(PASSAGES),
+        F.collect_list(PASSAGES).alias(PASSAGES),
         F.collect_list(F.when(fit, F.col(_place(PASSAGES)) * _PLACES + F.col(_place(QUERIES)))).alias(PAIRS),
-        F.min(F.when(fit, F.col(_place(PASSAGES)))).alias("first"),  # they are counted over the whole group
-        F.collect_list(F.when(~fit, F.struct(*PAIR_KEY, CONTENT_HASH, ROW_CODE, ROW_MESSAGE))).alias(UNFIT),
+        F.min(_place(PASSAGES)).alias("first"),  # they are counted over the whole group
+        F.collect_list(UNFIT).alias(UNFIT),
     )
     packed = F.transform(
         F.sort_array(PAIRS),
         lambda one: ((one % _PLACES - 1) * BLOCK_PAIRS + F.shiftright(one, _PLACE_BITS) - F.col("first")).cast("int"),
     )
     return blocks.select(
-        *whole,
+        *_WHOLE,
         BLOCK,
         _in_order(QUERIES, QUERY_ID, QUERY),
         _in_order(PASSAGES, PASSAGE_ID, PASSAGE),
@@ -110,18 +146,13 @@ def _place(texts: str) -> str:
     return f"place_{texts}"
 
 
-def _grouped(rows: DataFrame, groups: int, chunks: int, parts: int, by: Column) -> DataFrame:
-    """The rows with their chunk, part and group, each part in a task of its own."""
-    rows = rows.withColumn(GROUP, F.pmod(F.xxhash64(by), F.lit(groups * chunks)).cast("int"))
-    chunk = F.floor(F.col(GROUP) / groups).cast("int")  # never a literal, which Spark would take for no key
-    rows = rows.withColumn(CHUNK, chunk).withColumn(PART, F.pmod(GROUP, F.lit(parts)).cast("int"))
-    return rows.repartition(chunks * parts, CHUNK, PART)
-
-
-def _document() -> Column:
-    """The document of a passage that `build-pairs` cut, which its id begins with."""
-    name, hashed = F.col(PASSAGE_ID), F.length(F.substring_index(PASSAGE_ID, ":", -1))
-    return F.when(name.contains(":"), F.substring(name, F.lit(1), F.length(name) - hashed)).otherwise(name)
+def _grouped(rows: DataFrame, groups: int, chunks: int, parts: int, by_document: bool, only: int | None) -> DataFrame:
+    """The rows with their group, chunk and part, each part in a task of its own."""
+    owner = owner_of(by_document)
+    chunk = chunk_of(bucket_of(owner), chunks)  # never a literal, which Spark would take for no key
+    rows = rows.withColumn(CHUNK, chunk).withColumn(GROUP, F.pmod(F.xxhash64(owner), F.lit(groups)).cast("int"))
+    rows = rows.withColumn(PART, F.pmod(GROUP, F.lit(parts)).cast("int"))
+    return rows.repartition(parts * (chunks if only is None else 1), CHUNK, PART)
 
 
 def _in_order(texts: str, *names: str) -> Column:

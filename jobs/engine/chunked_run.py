@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.engine.blocks import PAIRS, blocks_of, groups_of
-from jobs.engine.chunks import chunk_sizes, lay_out
+from jobs.engine.chunks import InPlace, chunk_sizes, lay_out
 from jobs.engine.commit import Output, commit_chunk
 from jobs.engine.faults import FOREIGN, told
 from jobs.engine.ledger import COMPLETE, FAILED, Ledger, Run, RunState, Totals, sum_of
@@ -22,7 +22,7 @@ from jobs.engine.table import Table
 from jobs.engine.warehouse import Warehouse
 from mkdm.columns import CHUNK, LOAD_ID
 from mkdm.credentials import hide_credentials
-from mkdm.errors import InputError, RunFailedError
+from mkdm.errors import ConfigError, InputError, RunFailedError
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,16 @@ class ChunkedRun:
     Attributes:
         pairs: its input, lazily; query_id, passage_id, query, passage.
         passages: passage_id, passage: the texts, if the pairs have none.
+        by_document: whether the ids of passages begin with their document.
+        in_place: gives the same pairs as a build laid them out; None where none did.
+        copy_input: auto, true or false: whether a run of several chunks copies its input.
         gone: keys that left since the run that this one adds to; None for a run over everything.
         transform: makes the rows of blocks, given how many they are.
         require_unchanged: raises InputError if the input is no more what was pinned; asked once all of it was read, and
             before anything of it is committed.
         per_pair: rows that it makes of each.
         doing: what it does, for the progress bar.
-        finish: what is left to do after the last chunk, given the laid-out input; it may be done twice.
+        finish: what is left to do after the last chunk, given the copy of the input; it may be done twice.
     """
 
     spark: SparkSession
@@ -50,6 +53,9 @@ class ChunkedRun:
     scores: Output
     rejects: Output
     passages: DataFrame | None = None
+    by_document: bool = False
+    in_place: Callable[[], InPlace | None] = lambda: None
+    copy_input: str = "auto"
     gone: DataFrame | None = None
     finish: Callable[[DataFrame], None] | None = None
     require_unchanged: Callable[[], None] | None = None
@@ -60,11 +66,6 @@ class ChunkedRun:
     def run(self) -> Run:
         """The run itself."""
         return self.state.run
-
-    @property
-    def _copies(self) -> bool:
-        """Whether the run copies its input before it scores any of it."""
-        return self.run.chunks > 1 or self.gone is not None
 
     def complete(self) -> Totals:
         """Do what is missing of the run; of one that is complete, say so.
@@ -84,10 +85,10 @@ class ChunkedRun:
                 f"{done.rows_read:,} of {self.run.rows:,} pairs are done"
             )
         try:
-            laid_out, sizes = self._laid_out()
-            chunks = self._score_chunks(laid_out, sizes)
-            if self.finish is not None:
-                self.finish(laid_out)
+            laid_out = self._laid_out()
+            chunks = self._score_chunks(laid_out)
+            if self.finish is not None and laid_out.copy is not None:
+                self.finish(laid_out.copy)
             totals = self._totals(chunks, time.monotonic() - began)
             self.ledger.record(self.run, COMPLETE, totals)
         except (*FOREIGN, RunFailedError, InputError) as error:
@@ -97,23 +98,53 @@ class ChunkedRun:
         drop_staging(self.warehouse, self.run)
         return totals
 
-    def _laid_out(self) -> tuple[DataFrame, dict[int, int]]:
-        """The input as blocks, and the rows of each chunk; copied by chunk where there are several."""
-        if not self._copies:
-            return blocks_of(self.pairs, groups_of(self.run.rows), passages=self.passages), {0: self.run.rows}
+    def _laid_out(self) -> "_LaidOut":
+        """The input as blocks, and the rows of each chunk."""
         table = staging(self.warehouse, self.run, "pairs")
-        lay_out(self.pairs, self.run, table, self.gone, self.passages)
+        several = self.run.chunks > 1
+        if self.gone is None and not (several and table.exists()):
+            if not several:
+                blocks = blocks_of(
+                    self.pairs, groups_of(self.run.rows), passages=self.passages, by_document=self.by_document
+                )
+                return _LaidOut({0: self.run.rows}, lambda _: blocks)
+            if (there := self._there_in_place()) is not None:
+                return there
+        lay_out(self.pairs, self.run, table, self.gone, self.passages, self.by_document)
         self._check_input()
-        laid_out = table.read()
-        if PAIRS not in laid_out.columns:
+        copy = table.read()
+        if PAIRS not in copy.columns:
             raise RunFailedError(
                 f"it was begun by an earlier engine, which laid its input out in another way: finish it with that one, "
                 f"or give it up with mkdm runs --remove {self.run.run_id}"
             )
-        sizes = chunk_sizes(laid_out)
+        return _LaidOut(self._all_there(chunk_sizes(copy)), lambda chunk: copy.where(F.col(CHUNK) == chunk), copy)
+
+    def _there_in_place(self) -> "_LaidOut | None":
+        """The input where a build laid it out, if it is to be read there; None for a copy.
+
+        Raises:
+            ConfigError: it is not laid out, and --copy-input false was asked for.
+        """
+        if self.copy_input == "true":
+            return None
+        there = self.in_place()
+        sizes = None if there is None else there.sizes(self.run.chunks)
+        if there is not None and sizes is not None:
+            if self.copy_input == "false" or there.in_order(self.run.chunks):
+                return _LaidOut(self._all_there(sizes), lambda chunk: there.blocks(chunk, self.run))
+            say("the files of pairs or passages are no more in order, and so are copied: mkdm maintain orders them")
+        elif self.copy_input == "false":
+            raise ConfigError(
+                "--copy-input false is for pairs that mkdm build-pairs of this version laid out by bucket: build them "
+                "anew, or leave the flag out"
+            )
+        return None
+
+    def _all_there(self, sizes: dict[int, int]) -> dict[int, int]:
         if sum(sizes.values()) != self.run.rows:
-            raise RunFailedError(f"{self.run.rows:,} rows went into {table.location}, it has {sum(sizes.values()):,}")
-        return laid_out, sizes
+            raise RunFailedError(f"{self.run.rows:,} rows went in, {sum(sizes.values()):,} are in the chunks")
+        return sizes
 
     def _check_input(self) -> None:
         """What was read of a changed input is of no use to anybody."""
@@ -125,35 +156,34 @@ class ChunkedRun:
             drop_staging(self.warehouse, self.run)
             raise
 
-    def _score_chunks(self, laid_out: DataFrame, sizes: dict[int, int]) -> dict[int, Totals]:
+    def _score_chunks(self, laid_out: "_LaidOut") -> dict[int, Totals]:
         """Score what is missing; the totals of all chunks that this driver knows of."""
-        chunks = dict(self.state.chunks)
+        chunks, sizes = dict(self.state.chunks), laid_out.sizes
         todo = [chunk for chunk in sizes if chunk not in self.state.chunks]
         start = random.randrange(len(todo)) if todo else 0  # a second driver begins elsewhere
         done = sum(size for chunk, size in sizes.items() if chunk in self.state.chunks)
         with progress(self.spark, self.doing, self.run.rows, done, self.per_pair) as bar:
             for chunk in todo[start:] + todo[:start]:
                 with described(self.spark, f"mkdm {self.run.job} {self.run.run_id}: chunk {chunk}"):
-                    totals = self._score_chunk(laid_out, chunk, sizes[chunk])
+                    totals = self._score_chunk(laid_out, chunk)
                 if totals:
                     chunks[chunk] = totals
                     tell_spark(self.spark, totals)
                 bar.settle(sizes[chunk])
         return chunks
 
-    def _score_chunk(self, laid_out: DataFrame, chunk: int, rows: int) -> Totals | None:
+    def _score_chunk(self, laid_out: "_LaidOut", chunk: int) -> Totals | None:
         """Score and commit one chunk; None if another driver did it."""
-        began = time.monotonic()
+        began, rows = time.monotonic(), laid_out.sizes[chunk]
         if self.run.chunks > 1 and self.ledger.chunk_done(self.run, chunk):
             return None
         staged = staging(self.warehouse, self.run, "results")
         try:
-            blocks = laid_out.where(F.col(CHUNK) == chunk) if self._copies else laid_out
-            scored = self.transform(blocks, rows).withColumn(CHUNK, F.lit(chunk))
+            scored = self.transform(laid_out.blocks(chunk), rows).withColumn(CHUNK, F.lit(chunk))
             if self.state.chunks and staged.exists():  # perhaps by an engine that staged fewer columns
                 scored = scored.select(staged.read().columns)
             staged.append(scored, self.run.transaction(f"staged/{chunk}"), partition_by=CHUNK)
-            if not self._copies:  # or else that copy was checked
+            if laid_out.copy is None:  # or else that copy was checked
                 self._check_input()
             mine = staged.read().where(F.col(CHUNK) == chunk)
             return commit_chunk(
@@ -177,6 +207,21 @@ class ChunkedRun:
             loads = staging(self.warehouse, self.run, "results").read().agg(F.count_distinct(LOAD_ID)).collect()[0][0]
             totals = replace(totals, model_loads=loads)
         return totals
+
+
+@dataclass(frozen=True)
+class _LaidOut:
+    """The input of a run.
+
+    Attributes:
+        sizes: rows of each chunk that has any.
+        blocks: those of a chunk.
+        copy: the blocks of all chunks, if the run has copied its input.
+    """
+
+    sizes: dict[int, int]
+    blocks: Callable[[int], DataFrame]
+    copy: DataFrame | None = None
 
 
 def record_failure(ledger: Ledger, run: Run) -> Totals | None:

@@ -1,25 +1,31 @@
-"""How a run is cut into chunks, and its input laid out so that a chunk reads its own files.
+"""How a run is cut into chunks, and how a chunk finds its part of the input.
 
-A run of several chunks first copies its input, once, as blocks into a staging table that is partitioned by chunk. Each
-text is in a block once, so that the copy is small. Whatever the number of chunks, the input is then read once and the
-copy once; and once copied, the run no longer depends on what becomes of the input: it may be overwritten, optimised and
-vacuumed. A run of one chunk reads its input directly.
+What `build-pairs` made is laid out by bucket, of which a chunk is a range: it is read where it is, at its pinned
+version. Other input of several chunks is first copied, once, as blocks into a staging table that is partitioned by
+chunk; the run then no longer depends on what becomes of the input. A run of one chunk reads its input directly. Which
+rows make a chunk, and its blocks, is the same in any case.
 """
 
 import math
+from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.engine.blocks import GONE, blocks_of, groups_of, keys_alone, rows_in_block
+from jobs.engine.buckets import chunk_of, in_chunk
 from jobs.engine.ledger import COMPLETE, Identity, Ledger, Run
 from jobs.engine.table import Table
-from mkdm.columns import CHUNK
+from mkdm.columns import BUCKET, CHUNK
 
 CHUNK_SECONDS = 300.0
 """Work of one chunk that `--chunks auto` aims at: long beside its commits, short beside the life of a machine."""
 RATE_PER_SLOT = 100.0
 """Pairs/s of one task slot, as long as the ledger holds no rate of this model."""
+CHUNKS_TRIED = 8
+"""Chunks that are looked at to tell how many files each reads."""
+FEW_FILES, MOST_READS = 32, 4
+"""Files of a chunk that are no matter, and how often the table may be read in all, before a copy is cheaper."""
 INPUT_ROWS_PER_FILE = 500_000
 """Pairs of one file of the laid-out input, some 10 to 250 MB, as its texts recur."""
 
@@ -44,7 +50,12 @@ def known_rate(ledger: Ledger, identity: Identity) -> float | None:
 
 
 def lay_out(
-    pairs: DataFrame, run: Run, table: Table, gone: DataFrame | None = None, passages: DataFrame | None = None
+    pairs: DataFrame,
+    run: Run,
+    table: Table,
+    gone: DataFrame | None = None,
+    passages: DataFrame | None = None,
+    by_document: bool = False,
 ) -> None:
     """Copy the pairs as blocks into a table partitioned by chunk, in one commit; a repeat does nothing.
 
@@ -52,10 +63,10 @@ def lay_out(
         pairs: query_id, passage_id, query, passage; and row_fault, if any row of files is at fault.
         gone: query_id, passage_id of pairs that left; they get the chunk GONE.
         passages: passage_id, passage: the texts, if the pairs have none.
+        by_document: whether the ids of passages begin with their document.
     """
-    rows = run.rows / run.chunks
-    files = max(1, math.ceil(rows / INPUT_ROWS_PER_FILE))
-    blocks = blocks_of(pairs, max(files, groups_of(rows)), run.chunks, files, passages)
+    files = max(1, math.ceil(run.rows / run.chunks / INPUT_ROWS_PER_FILE))
+    blocks = blocks_of(pairs, groups_of(run.rows / run.chunks), run.chunks, files, passages, by_document)
     if gone is not None:
         blocks = blocks.unionByName(keys_alone(gone))
     table.append(blocks, run.transaction("layout"), partition_by=CHUNK)
@@ -65,3 +76,48 @@ def chunk_sizes(laid_out: DataFrame) -> dict[int, int]:
     """Rows of each chunk that has any."""
     counted = laid_out.where(F.col(CHUNK) != GONE).groupBy(CHUNK).agg(F.sum(rows_in_block()).alias("rows")).collect()
     return {row[CHUNK]: row["rows"] for row in sorted(counted, key=lambda row: row[CHUNK])}
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """Pairs that a build laid out by bucket, and their texts: read a chunk at a time, at their pinned versions.
+
+    Attributes:
+        pairs: query_id, passage_id, query, bucket; passage.
+        passages: passage_id, passage, bucket: the texts, if the pairs have none.
+    """
+
+    pairs: DataFrame
+    passages: DataFrame | None
+
+    def sizes(self, chunks: int) -> dict[int, int] | None:
+        """Rows of each chunk that has any; None if a row has no bucket, as one of an earlier engine.
+
+        One look at a column that has its values in order.
+        """
+        chunk = chunk_of(F.col(BUCKET), chunks).alias(CHUNK)
+        rows = self.pairs.groupBy(chunk).agg(F.count("*").alias("rows")).collect()
+        if any(row[CHUNK] is None for row in rows) or not self._have_buckets():
+            return None
+        return {row[CHUNK]: row["rows"] for row in sorted(rows, key=lambda row: row[CHUNK])}
+
+    def _have_buckets(self) -> bool:
+        return self.passages is None or self.passages.where(F.col(BUCKET).isNull()).isEmpty()
+
+    def in_order(self, chunks: int) -> bool:
+        """Whether a chunk reads few files, so that all chunks together read the table little more than once."""
+        for rows in (self.pairs, self.passages):
+            if rows is None:
+                continue
+            tried = range(0, chunks, max(1, chunks // CHUNKS_TRIED))
+            share = sum(len(rows.where(in_chunk(chunk, chunks)).inputFiles()) for chunk in tried) / len(tried)
+            if share > max(FEW_FILES, MOST_READS * len(rows.inputFiles()) / chunks):
+                return False
+        return True
+
+    def blocks(self, chunk: int, run: Run) -> DataFrame:
+        """The blocks of a chunk."""
+        mine = in_chunk(chunk, run.chunks)
+        passages = None if self.passages is None else self.passages.where(mine)
+        groups = groups_of(run.rows / run.chunks)
+        return blocks_of(self.pairs.where(mine), groups, run.chunks, None, passages, by_document=True, only=chunk)

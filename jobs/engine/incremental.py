@@ -17,7 +17,8 @@ from pyspark.storagelevel import StorageLevel
 from jobs.engine.blocks import keys_of
 from jobs.engine.chunked_run import say
 from jobs.engine.ledger import BASE_RUN, COMPLETE, REPLACING, Identity, Ledger, Run, RunState
-from jobs.engine.pairs import PASSAGES, PinnedPairs, as_written, check_pairs
+from jobs.engine.pairs import as_written, check_pairs
+from jobs.engine.pinned_pairs import PASSAGES, PinnedPairs
 from jobs.engine.place import literal
 from jobs.engine.table import Table, despite_conflicts
 from mkdm.columns import CONTENT_HASH, PAIR_KEY, PASSAGE, PASSAGE_ID, QUERY, RUN_ID

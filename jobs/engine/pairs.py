@@ -1,6 +1,5 @@
 """Reads the pairs of a job at a pinned version, from a Delta table or from files, and checks that they are pairs."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -8,91 +7,19 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, DecimalType, IntegralType, StringType
 
 from jobs.engine.chunked_run import say
-from jobs.engine.files import STRICT, Listing, escaped, hashed, is_pattern, list_files, require_unchanged
+from jobs.engine.files import STRICT, Listing, escaped, hashed, is_pattern, list_files
 from jobs.engine.locations import asked, exists, file_kind, has_delta_log
+from jobs.engine.pinned_pairs import PASSAGES, PinnedPairs
 from jobs.engine.schemas import PASSAGES_AT
 from jobs.engine.table import Table
 from jobs.engine.text_files import FileOptions, TextRows, counted, path_column, read_text_files
 from mkdm.columns import PAIR, PAIR_KEY, PASSAGE, PASSAGE_ID, ROW_FAULT
 from mkdm.errors import InputError
 
-PASSAGES = "passages"
-"""The input of the texts of pairs that have none."""
 Faults = Literal["keep", "leave out", "refuse"]
 """Rows of files that are at fault keep their ROW_FAULT; or are left out, and told; or the input is refused."""
 _CHAR = "__CHAR_VARCHAR_TYPE_STRING"
 """Where Spark's schemas tell that a string is CHAR(n), which is padded to n characters."""
-
-
-@dataclass(frozen=True)
-class PinnedPairs:
-    """Pairs as they stood at one version.
-
-    Attributes:
-        rows: query_id, passage_id, query, passage, all strings; and ROW_FAULT where rows of files are at fault.
-        version: what was pinned: `<table id>@<Delta version>`, or a hash of the files' names and contents.
-        keys: the same before their passages were joined, where that is so: they have none.
-        passages: the table that these are from, and what was pinned of it.
-    """
-
-    table: Table
-    rows: DataFrame
-    version: str
-    keys: DataFrame | None = None
-    passages: tuple[Table, str] | None = None
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """By input, what was pinned of all that decides the rows."""
-        return {"pairs": self.version} | ({} if self.passages is None else {PASSAGES: self.passages[1]})
-
-    @property
-    def delta_version(self) -> int:
-        """The pinned version of a Delta table.
-
-        Raises:
-            InputError: the pairs are files.
-        """
-        _, _, number = self.version.partition("@")
-        if not number:
-            raise InputError(f"--incremental follows the change feed of a Delta table, {self.table.location} is a file")
-        return int(number)
-
-    @property
-    def without_texts(self) -> DataFrame:
-        """The rows, without passages where `texts` gives these."""
-        return self.rows if self.keys is None else self.keys
-
-    def texts(self) -> DataFrame | None:
-        """passage_id, passage of all passages, at the pinned version; None where the rows have their own."""
-        if self.passages is None:
-            return None
-        table, pinned = self.passages
-        version = pinned.partition("@")[2]
-        return table.read(None if version == "None" else int(version)).select(PASSAGE_ID, PASSAGE)
-
-    def rows_there(self) -> int:
-        """How many rows, which may be none."""
-        return self.without_texts.count()
-
-    def count(self) -> int:
-        """How many rows.
-
-        Raises:
-            InputError: there is none.
-        """
-        count = self.rows_there()
-        if count == 0:
-            raise InputError(f"{self.table.location} has no row: there is nothing to score")
-        return count
-
-    def require_unchanged(self) -> None:
-        """Make sure that what was read is what was pinned, which a table sees to itself.
-
-        Raises:
-            InputError: a file changed since.
-        """
-        require_unchanged(self.table.spark, self.table.location, self.version)
 
 
 def read_pairs(
@@ -115,14 +42,18 @@ def read_pairs(
     """
     keys, pinned = read_pinned(spark, table, version, "--pairs-version", options, faults)
     passages = passages_of(keys, table)
-    at = passages.latest_version() if passages is not None and passages.exists() else None
+    at = None
+    if passages is not None and passages.exists():  # a past version of the pairs had the passages of that time
+        now = version in (None, table.latest_version())
+        at = passages.latest_version() if now else passages.version_at(table.made_at(version))  # type: ignore[arg-type]
     rows = keys if passages is None else _with_texts(keys, passages, at)
     keep = tuple(name for name in (*keep_if_there, ROW_FAULT) if name in rows.columns)
     checked = check_pairs(rows, table.location, keep)
+    built = not is_file(table) and table.built()
     if passages is None:
-        return PinnedPairs(table, checked, pinned)
+        return PinnedPairs(table, checked, pinned, built=built)
     without = check_pairs(keys.withColumn(PASSAGE, F.lit(None).cast("string")), table.location, keep)
-    return PinnedPairs(table, checked, pinned, without, (passages, f"{passages.table_id()}@{at}"))
+    return PinnedPairs(table, checked, pinned, without, (passages, f"{passages.table_id()}@{at}"), built)
 
 
 def passages_of(pairs: DataFrame, table: Table) -> Table | None:

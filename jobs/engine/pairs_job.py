@@ -12,8 +12,9 @@ from jobs.engine.chunked_run import ChunkedRun
 from jobs.engine.chunks import auto_chunks, known_rate
 from jobs.engine.commit import Output, rejected_rows
 from jobs.engine.ledger import Identity, Ledger, RunState
-from jobs.engine.pairs import PinnedPairs, read_pairs
+from jobs.engine.pairs import read_pairs
 from jobs.engine.pairs_flags import PairsFlags
+from jobs.engine.pinned_pairs import PinnedPairs
 from jobs.engine.run_report import RunReport
 from jobs.engine.scoring import ROWS_PER_TASK
 from jobs.engine.table import Table
@@ -42,6 +43,9 @@ class PairsJobConfig(PairsFlags):
     """Share of rejected pairs, 0 to 1, above which the job fails; what it wrote stays."""
     chunks: Literal["auto"] | int = "auto"
     """Parts by hash of document or passage that are committed one by one; auto makes them about five minutes long."""
+    copy_input: Literal["auto", "true", "false"] = "auto"
+    """Whether a run of several chunks copies its input first, so that this may change or go meanwhile. auto copies what
+    is not in the order of its buckets, as what build-pairs made is; false refuses that."""
     rows_per_task: int = ROWS_PER_TASK
     """Pairs of one Spark task, which is what is done again when an executor dies."""
 
@@ -111,6 +115,9 @@ class PairsJob:
             warehouse=self.warehouse,
             pairs=self.pairs.without_texts if pairs is None else pairs,
             passages=self.pairs.texts() if pairs is None else None,
+            by_document=self.pairs.built,
+            in_place=self.pairs.in_place if pairs is None else lambda: None,
+            copy_input=self.config.copy_input,
             transform=lambda part, size: transform(part, math.ceil(size / self.config.rows_per_task)),
             scores=results,
             rejects=Output(outputs["rejected_pairs"], rejected_rows),

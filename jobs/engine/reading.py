@@ -1,5 +1,6 @@
 """What is read of a table: its rows at a version, what changed in them, its history and its properties."""
 
+from datetime import datetime
 from typing import Any
 
 from pyspark.errors import AnalysisException
@@ -71,6 +72,23 @@ class ReadableTable(Place):
 
     def _reader(self, reader: DataFrameReader) -> DataFrame:
         return reader.table(self.sql_name) if self.in_catalog else reader.format("delta").load(self.location)
+
+    def made_at(self, version: int) -> datetime:
+        """When a version was committed."""
+        found = self.delta().history().where(col("version") == version).select("timestamp").first()
+        if found is None:
+            raise InputError(f"the log of {self.location} does not tell any more when version {version} was made")
+        return found["timestamp"]  # type: ignore[no-any-return]
+
+    def version_at(self, moment: datetime) -> int:
+        """The newest version that was committed by then; the first that is told of, if none was.
+
+        Raises:
+            InputError: there is no Delta table.
+        """
+        history = self.delta().history().select("version", "timestamp").collect()
+        there = [int(row["version"]) for row in history if row["timestamp"] <= moment]
+        return max(there, default=int(history[-1]["version"]))
 
     def changes(self, first: int, last: int) -> DataFrame:
         """The rows that the versions from `first` to `last` changed, with Delta's _change_type and _commit_version."""

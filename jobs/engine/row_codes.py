@@ -7,26 +7,38 @@ from mkdm.columns import CONTENT_HASH, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID, ROW
 from mkdm.errors import RejectCode
 
 ROW_CODE, ROW_MESSAGE = "row_code", "row_message"
-ROW_ORDER = (PASSAGE_ID, QUERY_ID, "unfit_last", CONTENT_HASH)
-"""Rows of one key lie together, the one without fault first."""
+UNFIT_LAST, QUERY_HASH, PASSAGE_HASH = "unfit_last", "query_hash", "passage_hash"
+COPY_ORDER = (UNFIT_LAST, QUERY_HASH, PASSAGE_HASH)
+"""Of the rows of one key the first is the one without fault. They are in this order wherever they are looked at."""
 
 
-def with_row_code(pairs: DataFrame, *together: str) -> DataFrame:
+def with_row_code(pairs: DataFrame) -> DataFrame:
     """The pairs with `content_hash`, and `row_code` and `row_message` where a row is at fault whatever the model.
 
     Of rows with the same key, one is without fault.
 
     Args:
         pairs: query_id, passage_id, query, passage (strings, any of them null); and perhaps row_fault, of files.
-        together: columns that rows of one key have in common besides it, by which they lie together already.
     """
-    fault = F.col(ROW_FAULT) if ROW_FAULT in pairs.columns else F.lit(None).cast("string")
-    order = Window.partitionBy(*together, PASSAGE_ID, QUERY_ID).orderBy("unfit_last", CONTENT_HASH)
-    copy = F.row_number().over(order)
+    return coded(with_copy_order(pairs), PASSAGE_ID, QUERY_ID).withColumn(CONTENT_HASH, F.xxhash64(QUERY, PASSAGE))
+
+
+def with_copy_order(pairs: DataFrame) -> DataFrame:
+    """The pairs with the columns of COPY_ORDER."""
+    hashes = {QUERY_HASH: F.xxhash64(QUERY), PASSAGE_HASH: F.xxhash64(PASSAGE)}
+    return pairs.withColumns(hashes | {UNFIT_LAST: _fault(pairs).isNotNull()})
+
+
+def coded(pairs: DataFrame, *together: str) -> DataFrame:
+    """The pairs with `row_code` and `row_message`.
+
+    Args:
+        pairs: as `with_copy_order` gives them.
+        together: the columns by which the rows of one key lie together.
+    """
+    fault, copy = _fault(pairs), F.row_number().over(Window.partitionBy(*together).orderBy(*COPY_ORDER))
     null_key = F.col(QUERY_ID).isNull() | F.col(PASSAGE_ID).isNull()
     unreadable = ~F.is_valid_utf8(QUERY) | ~F.is_valid_utf8(PASSAGE)
-    hashed = pairs.withColumn(CONTENT_HASH, F.xxhash64(QUERY, PASSAGE)).withColumn("unfit_last", fault.isNotNull())
-    hashed = hashed.withColumn("copy", copy)
     code = (
         F.when(fault.isNotNull(), fault_code(fault))
         .when(null_key, RejectCode.NULL_KEY.value)
@@ -39,7 +51,11 @@ def with_row_code(pairs: DataFrame, *together: str) -> DataFrame:
         .when(F.col("copy") > 1, "another row has the same query_id and passage_id")
         .when(unreadable, "query or passage is not valid UTF-8")
     )
-    return hashed.withColumn(ROW_CODE, code).withColumn(ROW_MESSAGE, message)
+    return pairs.withColumn("copy", copy).withColumn(ROW_CODE, code).withColumn(ROW_MESSAGE, message)
+
+
+def _fault(pairs: DataFrame) -> Column:
+    return F.col(ROW_FAULT) if ROW_FAULT in pairs.columns else F.lit(None).cast("string")
 
 
 def fault_code(fault: Column) -> Column:

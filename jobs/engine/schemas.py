@@ -15,6 +15,8 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
+from jobs.engine.buckets import OF_DOCUMENT
+
 BUILT_BY = "mkdm.builtBy"
 """The table property of tables whose rows a build owns."""
 PASSAGES_AT = "mkdm.passagesAt"
@@ -67,6 +69,7 @@ _TEXT, _INT, _LONG, _FLOAT, _TIME = StringType(), IntegerType(), LongType(), Flo
 _REASON = {"job": _TEXT, "error_code": _TEXT, "error_message": _TEXT, "run_id": _TEXT, "rejected_at": _TIME}
 _LOAD = StructType([StructField("rows", _LONG), StructField("tokens", _LONG), StructField("seconds", DoubleType())])
 """What one loaded model did: in `runs`, by load_id, which ends in @HOST:PROCESS of its executor."""
+_BUCKET_CHECK = {"bucket_of_document": f"bucket IS NULL OR bucket = {OF_DOCUMENT}"}
 _SCORE_CHECK = {"score_in_0_1": "score >= 0 AND score <= 1"}
 
 TABLES = {
@@ -79,14 +82,17 @@ TABLES = {
     "passages": TableKind(
         _schema(
             {"passage_id": _TEXT, "doc_id": _TEXT, "ordinal": _INT, "passage": _TEXT},
-            {"cut_hash": _LONG, "duplicate_of": _TEXT, "documents_sharing": _INT},
+            {"cut_hash": _LONG, "duplicate_of": _TEXT, "documents_sharing": _INT, "bucket": _INT},
         ),
-        cluster_by="passage_id",
+        checks=_BUCKET_CHECK,
+        cluster_by="bucket",
         followed=True,
         built=True,
     ),
     "pairs": TableKind(
-        _schema({"query_id": _TEXT, "passage_id": _TEXT}, {"query": _TEXT}),
+        _schema({"query_id": _TEXT, "passage_id": _TEXT}, {"query": _TEXT, "bucket": _INT}),
+        checks=_BUCKET_CHECK,
+        cluster_by="bucket",
         followed=True,
         built=True,
     ),

@@ -38,7 +38,7 @@ class FunnelInput:
 
     Attributes:
         rows: its key (strings), the columns that the funnel reads, and row_fault where rows of files are at fault.
-        version: what was pinned, as in `jobs.engine.pairs.PinnedPairs`.
+        version: what was pinned, as in `jobs.engine.PinnedPairs`.
     """
 
     name: str

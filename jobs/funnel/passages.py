@@ -3,14 +3,15 @@
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from jobs.engine import with_bucket
 from jobs.funnel.inputs import DOCUMENTS, text_faults, with_faults
-from mkdm.columns import DOC_ID, ERROR_CODE, ERROR_MESSAGE, ORDINAL, PASSAGE, PASSAGE_ID, TEXT
+from mkdm.columns import BUCKET, DOC_ID, ERROR_CODE, ERROR_MESSAGE, ORDINAL, PASSAGE, PASSAGE_ID, TEXT
 from mkdm.errors import RejectCode
 from udfs.passages import ERROR, HTML, KEY, CutSettings, cut_udf, strip_html_udf
 
 CUT_HASH, DUPLICATE_OF, DOCUMENTS_SHARING = "cut_hash", "duplicate_of", "documents_sharing"
 HAS_HTML = "has_html"
-PASSAGE_COLUMNS = (PASSAGE_ID, DOC_ID, ORDINAL, PASSAGE, CUT_HASH, DUPLICATE_OF, DOCUMENTS_SHARING)
+PASSAGE_COLUMNS = (PASSAGE_ID, DOC_ID, ORDINAL, PASSAGE, CUT_HASH, DUPLICATE_OF, DOCUMENTS_SHARING, BUCKET)
 
 
 def coded_documents(rows: DataFrame, html: str, settings: CutSettings, most: int = 5_000_000) -> DataFrame:
@@ -123,4 +124,4 @@ def with_duplicates(passages: DataFrame, exact: DataFrame, near: DataFrame | Non
         same = F.coalesce(DUPLICATE_OF, PASSAGE_ID)
         joined = joined.join(nearly, same == F.col("_of"), "left")
         joined = joined.withColumn(DUPLICATE_OF, F.coalesce("_nearly", DUPLICATE_OF))
-    return joined.select(*PASSAGE_COLUMNS)
+    return with_bucket(joined).select(*PASSAGE_COLUMNS)

@@ -5,10 +5,11 @@ import math
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
+from jobs.engine import bucket_of_document, chunk_of, dealt_in_order, in_bucket_order, with_bucket
 from jobs.funnel.inputs import QUERY_DOCUMENTS, Fault, told, with_faults
 from jobs.funnel.passages import DOCUMENTS_SHARING, DUPLICATE_OF
 from jobs.funnel.queries import RAW_QUERY_ID
-from mkdm.columns import DOC_ID, DOC_RANK, ORDINAL, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID, SCORE
+from mkdm.columns import BUCKET, DOC_ID, DOC_RANK, ORDINAL, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID, SCORE
 from mkdm.errors import RejectCode
 
 CANDIDATES_PER_TASK = 1_000_000
@@ -18,6 +19,17 @@ ROWS_PER_SLICE = 200_000
 PAIRS_PER_BLOCK, QUERIES_PER_BLOCK = 16_384, 1_024
 """Pairs and queries of a block about, so that one task holds few: a query's passages of a document are in one block."""
 PASSAGES, SIZE, QUERIES = "_passages", "_size", "_queries"
+_IS_QUERY = "_is_query"
+_SLICE = (BUCKET, DOC_ID, "_slice", "_task")
+
+
+def tasks_for(candidates: int, slots: int) -> int:
+    """Tasks that make so many pairs.
+
+    Args:
+        slots: tasks that run at once.
+    """
+    return max(slots, math.ceil(candidates / CANDIDATES_PER_TASK))
 
 
 def coded_query_documents(rows: DataFrame, query_map: DataFrame, documents: DataFrame) -> DataFrame:
@@ -103,10 +115,8 @@ def passages_by_document(
     return passages.groupBy(DOC_ID).agg(in_order.alias(PASSAGES), F.count("*").cast("int").alias(SIZE))
 
 
-def _dealt(
-    chosen: DataFrame, documents: DataFrame, candidates: int, slots: int, pairs: int, queries: int | None = None
-) -> tuple[DataFrame, DataFrame]:
-    """Query and document rows, and their documents, dealt evenly to tasks by doc_id and _slice.
+def _dealt(chosen: DataFrame, documents: DataFrame, tasks: int, pairs: int, queries: int | None = None) -> DataFrame:
+    """Query and document rows, and before them their documents, dealt to tasks by bucket of the document.
 
     A document of 100,000 queries is dealt to as many tasks as its pairs ask for; neither side is collected, and Spark
     spills what does not fit. Rows, not passages, are multiplied later, task by task.
@@ -114,42 +124,51 @@ def _dealt(
     Args:
         chosen: query_id, query, doc_id, place, and more.
         documents: as `passages_by_document` gives it.
-        candidates: pairs that will come of it.
-        slots: tasks that run at once.
+        tasks: how many.
         pairs: those of a slice at most, about; a query has all passages of its document in one.
         queries: those of a slice at most, about.
+
+    Returns:
+        Rows of one bucket, doc_id, _slice and _task lie in one task: one with _passages, those of `chosen` without.
     """
     queries_of = chosen.groupBy(DOC_ID).agg(F.count("*").alias("_queries"))
     slices = F.ceil(F.col("_queries") * F.col(SIZE) / pairs)
     if queries is not None:
         slices = F.greatest(slices, F.ceil(F.col("_queries") / queries))
     sized = documents.join(queries_of, DOC_ID).withColumn("_slices", F.greatest(slices.cast("int"), F.lit(1)))
-    tasks = max(slots, math.ceil(candidates / CANDIDATES_PER_TASK))
     slice_of = F.pmod(F.xxhash64(QUERY_ID), F.col("_slices").cast("long")).cast("int")
     left = chosen.join(sized.select(DOC_ID, "_slices"), DOC_ID).withColumn("_slice", slice_of).drop("_slices")
-    right = sized.withColumn("_slice", F.explode(F.sequence(F.lit(0), F.col("_slices") - 1))).drop(
-        "_slices", "_queries"
+    numbers = F.explode(F.sequence(F.lit(0), F.col("_slices") - 1))
+    right = sized.select(DOC_ID, PASSAGES, numbers.alias("_slice"))
+    both = left.withColumn(_IS_QUERY, F.lit(True)).unionByName(
+        right.withColumn(_IS_QUERY, F.lit(False)), allowMissingColumns=True
     )
-    return left.repartition(tasks, DOC_ID, "_slice"), right
+    both = both.withColumn(BUCKET, bucket_of_document(DOC_ID))
+    task = F.pmod(chunk_of(F.col(BUCKET), tasks) + F.col("_slice"), F.lit(tasks)).cast("int")
+    return dealt_in_order(both, task, tasks)
 
 
-def spread(chosen: DataFrame, documents: DataFrame, candidates: int, slots: int) -> DataFrame:
-    """Query and document rows joined to the passages of the document, dealt evenly to tasks: see `_dealt`."""
-    left, right = _dealt(chosen, documents, candidates, slots, ROWS_PER_SLICE)
-    # by merging, which spills; a broadcast of the queries would bring back all pairs of a document to one task
-    return left.join(right.hint("merge"), [DOC_ID, "_slice"])
+def spread(chosen: DataFrame, documents: DataFrame, tasks: int) -> DataFrame:
+    """Query and document rows with the passages of the document, dealt evenly to tasks: see `_dealt`.
+
+    Each task has them in the order of their buckets.
+    """
+    dealt = _dealt(chosen, documents, tasks, ROWS_PER_SLICE)
+    here = Window.partitionBy(*_SLICE).orderBy(_IS_QUERY).rowsBetween(Window.unboundedPreceding, 0)
+    return dealt.withColumn(PASSAGES, F.first(PASSAGES).over(here)).where(_IS_QUERY)
 
 
-def blocks(chosen: DataFrame, documents: DataFrame, candidates: int, slots: int) -> DataFrame:
+def blocks(chosen: DataFrame, documents: DataFrame, tasks: int) -> DataFrame:
     """The same in blocks: a row has a document's passages once, and some of its queries.
 
     Returns:
         doc_id; _passages; _queries: array of (query_id, query, place, more), all of whom meet all the passages.
     """
-    left, right = _dealt(chosen, documents, candidates, slots, PAIRS_PER_BLOCK, QUERIES_PER_BLOCK)
-    columns = [name for name in left.columns if name not in (DOC_ID, "_slice")]
-    grouped = left.groupBy(DOC_ID, "_slice").agg(F.collect_list(F.struct(*columns)).alias(QUERIES))
-    return grouped.join(right.hint("merge"), [DOC_ID, "_slice"]).select(DOC_ID, PASSAGES, QUERIES)
+    dealt = _dealt(chosen, documents, tasks, PAIRS_PER_BLOCK, QUERIES_PER_BLOCK)
+    query = F.struct(*(name for name in chosen.columns if name != DOC_ID))
+    queries = F.collect_list(F.when(F.col(_IS_QUERY), query))
+    grouped = dealt.groupBy(*_SLICE).agg(queries.alias(QUERIES), F.first(PASSAGES, ignorenulls=True).alias(PASSAGES))
+    return grouped.where(F.size(QUERIES) > 0).select(DOC_ID, PASSAGES, QUERIES)
 
 
 def all_pairs(rows: DataFrame, per_document: int | None) -> DataFrame:
@@ -163,15 +182,18 @@ def all_pairs(rows: DataFrame, per_document: int | None) -> DataFrame:
     return rows.select(QUERY_ID, QUERY, "place", F.inline(passages))
 
 
-def first_pairs(pairs: DataFrame, with_passage: bool, merge_duplicates: bool, per_query: int | None) -> DataFrame:
-    """The pairs, each once.
+def first_pairs(
+    pairs: DataFrame, with_passage: bool, merge_duplicates: bool, per_query: int | None, tasks: int
+) -> DataFrame:
+    """The pairs, each once, in the order of their buckets.
 
     Args:
         pairs: query_id, query, place, passage_id, ordinal; passage; perhaps score.
         per_query: passages of a query at most: by score if there is one, else by place and ordinal.
+        tasks: that they lie in, and are to lie in.
 
     Returns:
-        query_id, passage_id, query, and passage if wanted.
+        query_id, passage_id, query, bucket, and passage if wanted.
     """
     by_score = [F.desc(SCORE)] if SCORE in pairs.columns else []
     order = [*by_score, F.col("place"), F.col(ORDINAL), F.col(PASSAGE_ID)]
@@ -181,4 +203,7 @@ def first_pairs(pairs: DataFrame, with_passage: bool, merge_duplicates: bool, pe
     if per_query is not None:
         number = F.row_number().over(Window.partitionBy(QUERY_ID).orderBy(*order))
         pairs = pairs.withColumn("_number", number).where(F.col("_number") <= per_query)
-    return pairs.select(QUERY_ID, PASSAGE_ID, QUERY, *([PASSAGE] if with_passage else []))
+    chosen = with_bucket(pairs.select(QUERY_ID, PASSAGE_ID, QUERY, *([PASSAGE] if with_passage else [])))
+    if merge_duplicates or per_query is not None:  # which lie by query now
+        return in_bucket_order(chosen, tasks)
+    return chosen.sortWithinPartitions(BUCKET, PASSAGE_ID) if by_score else chosen

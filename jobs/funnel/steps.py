@@ -1,5 +1,6 @@
 """The three steps of a build: queries, passages, pairs. Each ends in tables that hold what it made and nothing else."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,17 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from cluster.session import task_slots
-from jobs.engine import PASSAGES_AT, Ledger, Run, Table, Warehouse, newest_build, small_batches, staging
+from jobs.engine import (
+    PASSAGES_AT,
+    Ledger,
+    Run,
+    Table,
+    Warehouse,
+    in_bucket_order,
+    newest_build,
+    small_batches,
+    staging,
+)
 from jobs.funnel import prefilter, selection
 from jobs.funnel.counts import StepCounts
 from jobs.funnel.inputs import DOCUMENTS, QUERIES, QUERY_DOCUMENTS, FunnelInput, rejected_inputs
@@ -45,6 +56,8 @@ if TYPE_CHECKING:
     from jobs.funnel.config import BuildPairsConfig
 
 
+PASSAGES_PER_FILE = 250_000
+"""Some 100 MB."""
 DOCUMENTS_PER_BATCH = 64
 """Documents that a Python worker holds at once: some are of megabytes."""
 BLOCK_BYTES = 4 * 2**20
@@ -190,6 +203,7 @@ def build_passages(build: Build) -> StepCounts:
         copies = exact.where(F.col(DUPLICATE_OF).isNotNull()).select(PASSAGE_ID)
         near = near_duplicates(passages.join(copies, PASSAGE_ID, "left_anti"), config.near_duplicates)
     made = with_duplicates(passages.select(PASSAGE_ID, DOC_ID, ORDINAL, PASSAGE, CUT_HASH), exact, near)
+    made = in_bucket_order(made, max(task_slots(build.spark), math.ceil(number / PASSAGES_PER_FILE)))
     build.require_newest()
     transaction = build.run.transaction("passages")
     counts.enter(table.become(made, (PASSAGE_ID,), transaction, others={CUT_HASH: "NULL"}), "passages")
@@ -273,22 +287,23 @@ def transform(
         slots: tasks that run at once.
 
     Returns:
-        query_id, passage_id, query, and passage with `--passage-in-pairs`; each key once.
+        query_id, passage_id, query, bucket, and passage with `--passage-in-pairs`; each key once, in order of buckets.
     """
     merge = config.duplicates == "merge"
     passages = selection.represented(passages) if merge else passages
     per_document, per_query = config.passages_per_document, config.passages_per_query
+    tasks = selection.tasks_for(candidates, slots)
     if config.prefilter == "none":
         more = [PASSAGE] if config.passage_in_pairs else []
         documents = selection.passages_by_document(passages, merge, config.boilerplate_documents, *more)
-        pairs = selection.all_pairs(selection.spread(chosen, documents, candidates, slots), per_document)
+        pairs = selection.all_pairs(selection.spread(chosen, documents, tasks), per_document)
     else:
         documents = selection.passages_by_document(passages, merge, config.boilerplate_documents, PASSAGE)
         mean_length = 0.0
         if config.prefilter == prefilter.BM25:
             chosen, mean_length = prefilter.weighed(chosen, passages.where(F.col(DUPLICATE_OF).isNull()))
-        blocks = selection.blocks(chosen, documents, candidates, slots)
+        blocks = selection.blocks(chosen, documents, tasks)
         # no document has more of a query's best, unless some of them are one passage
         most = min((limit for limit in (per_document, None if merge else per_query) if limit), default=None)
         pairs = prefilter.likely_pairs(blocks, config.prefilter, mean_length, most, config.passage_in_pairs)
-    return selection.first_pairs(pairs, config.passage_in_pairs, merge, per_query)
+    return selection.first_pairs(pairs, config.passage_in_pairs, merge, per_query, tasks)

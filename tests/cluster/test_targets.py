@@ -29,6 +29,7 @@ def test_spark_submit_takes_the_conf_of_yarn(tmp_path):
     assert conf["spark.jars.packages"] == delta_package()
 
 
+@pytest.mark.slow
 def test_local_conf_is_what_mkdm_sets_itself(spark, tmp_path):
     """A submitted job on one machine runs as `mkdm` does, and its one task gets all cores."""
     answer = said(tmp_path, "local", None, ask=("task", str(tmp_path / "table")))

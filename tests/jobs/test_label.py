@@ -59,6 +59,7 @@ def test_all_teachers_label_in_one_pass_and_one_more_is_added(spark, warehouse, 
     assert warehouse.table("soft_labels").latest_version() == version
 
 
+@pytest.mark.slow
 def test_run_that_was_cut_off_goes_on_before_a_new_teacher_is_added(spark, warehouse, zoo, sample_pairs, monkeypatch):
     table = warehouse.table("pairs")
     table.overwrite(spark.createDataFrame(sample_pairs[:40]).coalesce(1))

@@ -108,6 +108,7 @@ def _sorted(path: str) -> list[dict]:
     return sorted(rows_of(path), key=lambda row: (row["query_id"], row["rank"]))
 
 
+@pytest.mark.slow
 def test_flip_to_another_model_is_one_commit(spark, warehouse, config):
     small = warehouse.table("pairs").read().limit(40)
     warehouse.table("pairs").overwrite(small)
@@ -186,6 +187,7 @@ def test_incremental_without_a_change_feed_says_how_to_get_it(spark, warehouse, 
         run(spark, but(config, pairs=str(tmp_path / "mine.parquet"), incremental=True))
 
 
+@pytest.mark.slow
 def test_incremental_over_duplicate_keys(spark, warehouse, config, sample_pairs):
     pairs, chosen = warehouse.table("pairs"), but(config, incremental=True)
     pairs.overwrite(spark.createDataFrame([*sample_pairs[:30], {**sample_pairs[0], "passage": "other"}], PAIRS))

@@ -56,6 +56,7 @@ def flags(spark, tmp_path, student_folder) -> list[str]:
     return ["--model", student_folder, "--warehouse", warehouse.root, "--settings", str(settings)]
 
 
+@pytest.mark.slow
 def test_each_step_gets_tasks_of_its_size(spark, tmp_path, flags):
     """One command: a task a core to build and rank, one task with all cores to score."""
     conf = tmp_path / "conf"

@@ -140,7 +140,7 @@ def measure_one(
     layout = Run("layout", "score", "f" * 32, {}, {}, "0", rows, 50, datetime.now(UTC))
     table, found = warehouse.table("laid_out"), read_pairs(spark, pairs, None)
     with Memory() as memory:
-        lay_out(found.without_texts, layout, table, passages=found.texts())
+        lay_out(found.without_texts, layout, table, passages=found.texts(), by_document=found.built)
     seconds = time.monotonic() - began
     time.sleep(2)
     laid, _ = moved(log, line)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
@@ -31,6 +32,8 @@ from jobs.engine.pairs import read_pairs  # noqa: E402
 from jobs.engine.warehouse import Warehouse  # noqa: E402
 from udfs.scoring import BLOCK_PAIRS, RESULT, _block_scorer  # noqa: E402
 
+COMPILED = "-XX:ReservedCodeCacheSize=240m"
+"""By all tiers, as executors of a cluster do; a session on one machine compiles lightly, and then takes thrice the time."""
 WORDS = "a gasket is a mechanical seal which fills the space between two or more mating surfaces "
 
 
@@ -87,6 +90,12 @@ class Meter:
     def bytes_shuffled(self) -> int:
         return int(self._store.executorSummary("driver").totalShuffleWrite())
 
+    def core_seconds(self) -> float:
+        """Of this process and all that it started, as far as they live."""
+        me = psutil.Process()
+        times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
+        return sum(one.user + one.system for one in times)
+
     def live_heap_mb(self) -> float:
         self._jvm.java.lang.System.gc()
         runtime = self._jvm.java.lang.Runtime.getRuntime()
@@ -136,8 +145,9 @@ def measure(
     mark(chunked, "lay_out", "layout_s")
     mark(chunked, "commit_chunk", "commit_s")
     before, shuffled, began = meter.bytes_read(), meter.bytes_shuffled(), time.monotonic()
+    cores = meter.core_seconds()
     report = score.run(spark, config)
-    seconds = time.monotonic() - began
+    seconds, cores = time.monotonic() - began, meter.core_seconds() - cores
     read, shuffled = meter.bytes_read() - before, meter.bytes_shuffled() - shuffled
     chunked.lay_out, chunked.commit_chunk = originals
     commits, log_bytes = log_of(warehouse)
@@ -152,23 +162,24 @@ def measure(
         pairs.delta().update("pmod(xxhash64(passage_id), 200) = 7", {"passage": F.concat("passage", F.lit(" changed"))})
     else:
         pairs.delta().delete("pmod(xxhash64(split_part(passage_id, ':', 1)), 100) = 7")
-    began = time.monotonic()
+    began, added_cores = time.monotonic(), meter.core_seconds()
     added = score.run(spark, score.ScoreConfig(**(vars(config) | {"incremental": True, "chunks": "auto"})))
-    incremental = time.monotonic() - began
+    incremental, added_cores = time.monotonic() - began, meter.core_seconds() - added_cores
 
     plain = warehouse.table("plain")
-    began = time.monotonic()
+    began, plain_cores = time.monotonic(), meter.core_seconds()
     rows_in = read_pairs(spark, pairs, 0 if built is None else None).rows.repartition(
         max(1, rows // config.rows_per_task), "query_id"
     )
     scored = rows_in.select("query_id", "passage_id", plain_stand_in()("query", "passage").alias("score"))
     scored.write.format("delta").save(plain.location)
-    plain_seconds = time.monotonic() - began
+    plain_seconds, plain_cores = time.monotonic() - began, meter.core_seconds() - plain_cores
     return {
         "rows": rows,
         "chunks": report.run.chunks,
         "seconds": seconds,
         "us_per_row": seconds / rows * 1e6,
+        "core_us_per_row": cores / rows * 1e6,
         **marks,
         "read_of_input": read / stored,
         "shuffled_per_row": shuffled / rows,
@@ -179,7 +190,9 @@ def measure(
         "again_s": again,
         "changed_rows": added.totals.rows_read,
         "incremental_s": incremental,
+        "incremental_core_s": added_cores,
         "plain_s": plain_seconds,
+        "plain_core_us_per_row": plain_cores / rows * 1e6,
     }
 
 
@@ -192,7 +205,8 @@ def main() -> None:
     parser.add_argument("--folder", default="build/scale", help="where the tables go; about 150 bytes a row, twice")
     arguments = parser.parse_args()
     scoring.score_udf = stand_in
-    spark = start_session(ClusterConfig(), "scale", {"spark.ui.enabled": "false"})
+    conf = {"spark.ui.enabled": "false", "spark.driver.extraJavaOptions": COMPILED}
+    spark = start_session(ClusterConfig(), "scale", conf)
     measure(spark, Path(arguments.folder), 10_000, arguments.rows_per_chunk)  # warms the JVM
     inputs = [(int(rows), None) for rows in arguments.rows] + [(0, built) for built in arguments.built]
     for rows, built in inputs:

@@ -77,6 +77,7 @@ def test_texts_of_passages_come_from_their_table_without_a_join(spark):
         2,
         chunks=2,
         passages=spark.createDataFrame(passages, "passage_id string, passage string"),
+        by_document=True,
     )
     texts = dict(passages)
     rows = {(row.query_id, row.passage_id): (row.query, row.passage, row.code) for row in back(blocks)}
@@ -89,6 +90,7 @@ def test_texts_of_passages_come_from_their_table_without_a_join(spark):
     plan = blocks._jdf.queryExecution().executedPlan().toString()
     assert "Join" not in plan
     assert plan.count("Exchange") == 1
+    assert plan.count("Sort [") == 2, "by passage, most rows without their text; then by query"
 
 
 def test_pairs_are_shuffled_once(spark, sample_pairs):

@@ -228,7 +228,7 @@ def test_a_folder_of_files_of_one_kind(spark, tmp_path):
         ids(spark, tmp_path / "export")
 
 
-@pytest.mark.parametrize("chunks", [1, 2])
+@pytest.mark.parametrize("chunks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_file_that_changes_in_mid_run_is_noticed(spark, warehouse, student_folder, tmp_path, monkeypatch, chunks):
     path = write(tmp_path / "pairs.csv", "1", "2", "3")
     config = ScoreConfig(

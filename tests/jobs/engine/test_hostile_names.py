@@ -45,6 +45,7 @@ def test_folders_of_any_name(spark, tmp_path, sample_pairs, name):
     assert [path.name for path in tmp_path.iterdir()] == [name], "and nothing beside it"
 
 
+@pytest.mark.slow
 def test_job_over_hostile_folders_from_end_to_end(spark, tmp_path, student_folder, sample_pairs):
     root = tmp_path / "it's $(touch hacked); 検索"
     model = shutil.copytree(student_folder, tmp_path / 'a model\'s "folder"; $(touch hacked)')

@@ -53,6 +53,7 @@ def scored(*rows: tuple) -> Counter:
     return Counter((*row[:2], None) for row in rows)
 
 
+@pytest.mark.slow
 def test_copies_and_second_texts_that_come_and_go(spark, warehouse, config):
     """A pair must not be lost with its copy, nor counted twice; rows with a null in the key are counted."""
     put(warehouse, A, B, C, NULL_KEY)
@@ -72,6 +73,7 @@ def test_copies_and_second_texts_that_come_and_go(spark, warehouse, config):
     assert {row["passage_id"] for row in ranked} == {"a", "b", "c"}
 
 
+@pytest.mark.slow
 def test_what_the_feed_cannot_tell_is_told_by_the_scores(spark, warehouse, config, capsys):
     """Columns of another type, and a chain that lacks a pair, as those of engines before 0.8 may."""
     pairs = warehouse.table("pairs")
@@ -91,6 +93,7 @@ def test_what_the_feed_cannot_tell_is_told_by_the_scores(spark, warehouse, confi
     assert (third.totals.rows_read, of_chain(warehouse, third)) == (2, scored(*rows[:2]))
 
 
+@pytest.mark.slow
 def test_padded_ids(spark, warehouse, config):
     """CHAR(n) comes padded out of the table and its feed; the ids of scores are as they were written."""
     pairs = warehouse.table("pairs")

@@ -16,6 +16,7 @@ def config(warehouse, student_folder) -> ScoreConfig:
     return ScoreConfig(model=student_folder, warehouse=warehouse.root, precision="fp32")
 
 
+@pytest.mark.slow
 def test_one_query_with_very_many_passages_is_spread_over_tasks(spark, config):
     rows = [("heavy", str(i), "what is a gasket", f"a gasket is a seal {i % 7}") for i in range(4000)]
     heavy = spark.createDataFrame(rows, PAIRS)

@@ -88,7 +88,7 @@ def scored(frames, kind: str, slots: int = 2, most: int | None = None) -> list:
     if kind == "bm25":
         chosen, mean_length = prefilter.weighed(chosen, passages.where("duplicate_of IS NULL"))
     documents = selection.passages_by_document(passages, False, None, "passage")
-    blocks = selection.blocks(chosen, documents, 10_000, slots)
+    blocks = selection.blocks(chosen, documents, slots)
     return prefilter.likely_pairs(blocks, kind, mean_length, most, True).collect()
 
 
@@ -97,7 +97,7 @@ def test_a_near_hot_document_is_cut_into_blocks(spark, frames, monkeypatch):
     monkeypatch.setattr(selection, "PAIRS_PER_BLOCK", 240)
     chosen, passages = frames
     documents = selection.passages_by_document(passages, False, None, "passage")
-    blocks = selection.blocks(chosen, documents, 10_000, 3).select("doc_id", F.size("_queries").alias("n")).collect()
+    blocks = selection.blocks(chosen, documents, 3).select("doc_id", F.size("_queries").alias("n")).collect()
     sizes = defaultdict(list)
     for row in blocks:
         sizes[row.doc_id].append(row.n)

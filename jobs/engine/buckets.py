@@ -1,0 +1,91 @@
+"""Buckets of documents: what a build lays `pairs` and `passages` out by, and what chunks of a run are made of.
+
+A bucket is a share of the hashes of documents, of passages where no document is known. There are so many that a chunk
+of any run is a range of them, and they never change: a table that grows has more rows in each. A build writes its rows
+in the order of their buckets, so that files, and pages in files, tell by their statistics which chunks they are of.
+"""
+
+import math
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from mkdm.columns import BUCKET, PASSAGE_ID
+
+BUCKETS = 1 << 16
+_LOW_BITS = 48
+DOCUMENT = (
+    f"CASE WHEN contains({PASSAGE_ID}, ':') THEN substring({PASSAGE_ID}, 1, length({PASSAGE_ID}) - "
+    f"length(substring_index({PASSAGE_ID}, ':', -1))) ELSE {PASSAGE_ID} END"
+)
+"""The document of a passage that `build-pairs` cut, by which its id begins, as SQL."""
+OF_DOCUMENT = f"CAST(pmod(shiftright(xxhash64({DOCUMENT}), {_LOW_BITS}), {BUCKETS}) AS INT)"
+"""The bucket of such a passage, as SQL."""
+
+
+def owner_of(by_document: bool) -> Column:
+    """What decides where a pair belongs: the document of its passage, or the passage."""
+    return F.expr(DOCUMENT) if by_document else F.col(PASSAGE_ID)
+
+
+def bucket_of(owner: Column) -> Column:
+    """int, from 0 to BUCKETS − 1: by the upper bits of a hash, whose lower ones deal rows within a bucket."""
+    return F.pmod(F.shiftright(F.xxhash64(owner), _LOW_BITS), F.lit(BUCKETS)).cast("int")
+
+
+def chunk_of(bucket: Column, chunks: int) -> Column:
+    """int: which of so many chunks a bucket is of."""
+    return F.floor(bucket.cast("bigint") * chunks / BUCKETS).cast("int")
+
+
+def in_chunk(chunk: int, chunks: int) -> Column:
+    """Whether a row that has its bucket is of that chunk; told by statistics of files too."""
+    first, after = (math.ceil(number * BUCKETS / chunks) for number in (chunk, chunk + 1))
+    return F.col(BUCKET).between(first, after - 1)
+
+
+def with_bucket(rows: DataFrame) -> DataFrame:
+    """Rows of passages that a build cut, with their bucket."""
+    return rows.withColumn(BUCKET, F.expr(OF_DOCUMENT))
+
+
+def bucket_of_document(document: str) -> Column:
+    """The bucket of the passages that a build cuts from a document.
+
+    Args:
+        document: the column of its id.
+    """
+    return bucket_of(F.concat(document, F.lit(":")))
+
+
+def in_bucket_order(rows: DataFrame, tasks: int) -> DataFrame:
+    """The rows in so many tasks, which follow each other by bucket, as do the rows in each.
+
+    Args:
+        rows: with bucket and passage_id.
+    """
+    columns = rows.columns
+    dealt = dealt_in_order(rows, chunk_of(F.col(BUCKET), tasks), tasks).select(columns)
+    return dealt.sortWithinPartitions(BUCKET, PASSAGE_ID)
+
+
+def dealt_in_order(rows: DataFrame, task: Column, tasks: int) -> DataFrame:
+    """The rows in so many tasks, each in the one of its number.
+
+    Spark deals by the hash of a column, so that each task gets one whose hash leads there.
+
+    Args:
+        task: int, from 0 to tasks − 1.
+
+    Returns:
+        The rows, and `_task`, by which Spark knows where they are.
+    """
+    keys: dict[int, int] = {}
+    tried = 32 * tasks
+    while len(keys) < tasks:
+        number = F.col("id").cast("int")
+        found = rows.sparkSession.range(tried).groupBy(F.pmod(F.hash(number), F.lit(tasks)).alias("task"))
+        keys = {row["task"]: row["key"] for row in found.agg(F.min(number).alias("key")).collect()}
+        tried *= 2
+    key = F.get(F.lit([keys[number] for number in range(tasks)]), task)
+    return rows.withColumn("_task", key.cast("int")).repartition(tasks, "_task")
