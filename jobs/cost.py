@@ -107,7 +107,7 @@ def costs(results: BenchmarkResults, config: CostConfig) -> list[Cost]:
 def table(all_results: Sequence[BenchmarkResults], config: CostConfig) -> str:
     """The table that `mkdm cost` prints. A device without figures is said not to be measured."""
     rows = [cost for results in all_results for cost in costs(results, config)]
-    shapes = {f"{one.student['num_layers']} × {one.student['hidden_size']}" for one in all_results}
+    shapes = {one.student_shape for one in all_results}
     width = max([len(cost.machine) for cost in rows] + [7])
     lines = [
         f"student {', '.join(sorted(shapes))}; {config.machines:,} executors, each a machine like the one measured; "

@@ -103,6 +103,24 @@ def tiny_student(
     return spread_scores(MkdmModel(config).eval())
 
 
+def separate_student(
+    family: str, tokenizer, layers: int, separate: int, tokens: int, place: int = 20, seed: int = 0
+) -> MkdmModel:
+    """A random student with two soft headers, whose first layers read query and passage apart."""
+    torch.manual_seed(seed)
+    encoder = tiny_config(family, tokenizer)
+    encoder.num_hidden_layers = layers
+    config = MkdmConfig(
+        encoder_config=encoder,
+        teacher_ids=("bge", "e5"),
+        max_length=tokens,
+        separate_layers=separate,
+        passage_position=place,
+        separator_id=tokenizer.sep_token_id,
+    )
+    return spread_scores(MkdmModel(config).eval())
+
+
 def spread_scores(model):
     """Scale a random model's weights so that its scores differ from pair to pair."""
     with torch.no_grad():

@@ -32,7 +32,7 @@ def _head(results: BenchmarkResults) -> str:
         [
             f"{machine.name}, {machine.cores} cores, {machine.memory_gb:.0f} GB",
             f"fastest matrix products, GFLOP/s: {peaks}",
-            f"student {student['num_layers']} × {student['hidden_size']}, {student['model']}{widened}",
+            f"student {results.student_shape}, {student['model']}{widened}",
             f"pairs of up to {student['max_length']} tokens, {student['mean_tokens']:.0f} on average",
             f"medians of {results.rounds} round(s)",
         ]

@@ -127,7 +127,8 @@ class BenchmarkResults:
     """A whole benchmark.
 
     Attributes:
-        student: hidden_size, num_layers, max_length, mean_tokens, and the folder and how it was widened.
+        student: hidden_size, num_layers, max_length, mean_tokens, and the folder and how it was widened; with separate
+            layers separate_layers, and text_h2 and pair_h2 of `mkdm.benchmark.flops.lean_cost`.
     """
 
     machine: Machine
@@ -139,6 +140,15 @@ class BenchmarkResults:
     def side(self, name: str) -> SideResult | None:
         """The side of that name, if it was measured."""
         return next((one for one in self.sides if one.side == name), None)
+
+    @property
+    def student_shape(self) -> str:
+        """Layers × hidden size, and what separate layers leave to do for a token."""
+        shape = f"{self.student['num_layers']} × {self.student['hidden_size']}"
+        if not self.student.get("separate_layers"):
+            return shape
+        pair, text = self.student["pair_h2"], self.student["text_h2"]
+        return f"{shape}, {self.student['separate_layers']} separate ({pair} H² a token of a pair, {text} of a text)"
 
     def write(self, path: Path) -> None:
         """Write as JSON."""

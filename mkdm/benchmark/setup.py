@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from mkdm.benchmark.flops import pair_gflop
+from mkdm.benchmark.flops import lean_cost, pair_gflop
 from mkdm.benchmark.peers import export_onnx
 from mkdm.benchmark.plain_student import BATCH_SIZE, save_plain
 from mkdm.benchmark.widen import random_student, widen
@@ -24,7 +24,7 @@ from mkdm.columns import PAIR_KEY, PASSAGE, QUERY, QUERY_ID, SCORE
 from mkdm.config import parse_config, run_command
 from mkdm.errors import InputError, ModelError
 from mkdm.model import MkdmModel, PairModel, load_checkpoint, save_checkpoint
-from mkdm.scoring import EncodedPairs, PairEncoder, to_tensors
+from mkdm.scoring import Block, EncodedPairs, PairEncoder, SeparatePairEncoder, pair_encoder, to_tensors
 
 CALIBRATION_PAIRS = 300
 """Pairs that int8 ranges of the student are taken from, as in `mkdm export-model`."""
@@ -56,8 +56,9 @@ def prepare(config: SetupConfig) -> dict[str, Any]:
     """Write everything under the output folder.
 
     Returns:
-        hidden_size, num_layers, max_length; mean_tokens of a pair; pair_gflop and peer_pair_gflop, what a pair of each
-        file costs (`mkdm.benchmark.flops`).
+        hidden_size, num_layers, separate_layers, max_length; mean_tokens of a pair; text_h2 and pair_h2, what the lean
+        encoder does for a token; pair_gflop and peer_pair_gflop, what a pair of each file costs in a plain encoder
+        (`mkdm.benchmark.flops`). Peers know no separate layers: theirs are the same weights, read by pairs.
 
     Raises:
         ModelError: the folder does not load, or holds no student of ours with a BERT encoder.
@@ -68,7 +69,7 @@ def prepare(config: SetupConfig) -> dict[str, Any]:
     student = loaded.model
     if not isinstance(student, MkdmModel):
         raise ModelError(f"{config.model} is no student of ours: `mkdm benchmark` measures MKDM students")
-    encoder = PairEncoder(tokenizer, loaded.max_length)
+    encoder = pair_encoder(tokenizer, loaded.max_length, separation=loaded.separation)
     encoded = encoder.encode(pairs[QUERY].to_pylist(), pairs[PASSAGE].to_pylist())
     for row, error in encoded.errors.items():
         raise InputError(f"row {row} of the pairs cannot be scored: {error.message} ({error.code}); leave it out")
@@ -94,14 +95,26 @@ def prepare(config: SetupConfig) -> dict[str, Any]:
     shape = student.config.encoder_config
     peers = pq.read_table(config.peer_pairs)
     peer_lengths = encoder.encode(peers[QUERY].to_pylist(), peers[PASSAGE].to_pylist()).lengths
+    separate = student.config.separate_layers
+    texts = text_lengths(encoder, pairs[QUERY].to_pylist(), pairs[PASSAGE].to_pylist())
     return {
         "hidden_size": shape.hidden_size,
         "num_layers": shape.num_hidden_layers,
         "max_length": loaded.max_length,
         "mean_tokens": float(encoded.lengths.mean()),
-        "pair_gflop": pair_gflop(shape, encoded.lengths),
+        "separate_layers": separate,
+        **lean_cost(shape.num_hidden_layers, separate),
+        "pair_gflop": pair_gflop(shape, encoded.lengths, separate, texts),
         "peer_pair_gflop": pair_gflop(shape, peer_lengths),
     }
+
+
+def text_lengths(encoder: PairEncoder, queries: list[str], passages: list[str]) -> NDArray[np.int64] | None:
+    """int64[texts], tokens of each distinct text of some pairs, for a student with separate layers."""
+    if not isinstance(encoder, SeparatePairEncoder):
+        return None
+    block = Block.of_pairs(queries, passages)
+    return encoder.texts(encoder.encode_block(block), block.places(), np.arange(len(block))).lengths
 
 
 @torch.inference_mode()

@@ -28,10 +28,7 @@ def widen(student: MkdmModel, factor: int) -> MkdmModel:
     wide_shape = bert_config(student, "only BERT can be widened")
     wide_shape.hidden_size *= factor
     wide_shape.intermediate_size *= factor
-    old = student.config
-    wide = MkdmModel(
-        MkdmConfig(encoder_config=wide_shape, teacher_ids=old.teacher_ids, alpha=old.alpha, max_length=old.max_length)
-    )
+    wide = MkdmModel(student.config.like(wide_shape))
     wide.load_state_dict({name: _repeat(name, tensor, factor) for name, tensor in student.state_dict().items()})
     wide.eval()
     return wide

@@ -15,8 +15,16 @@ from mkdm.errors import ConfigError
 from mkdm.experiments.plan import Plan, PlannedRun, instance
 from mkdm.experiments.sets import labelled_set
 from mkdm.model import load_checkpoint, model_version
-from mkdm.scoring import load_backend, token_budget_batches
-from mkdm.train import VALID, TrainConfig, TrainingSet, padded_batch, row_groups, train
+from mkdm.scoring import (
+    LoadedBackend,
+    SeparatePairEncoder,
+    Template,
+    TextReader,
+    load_backend,
+    score_at_once,
+    token_budget_batches,
+)
+from mkdm.train import VALID, TrainConfig, TrainingRows, TrainingSet, padded_batch, row_groups, train
 
 TEST = "test"
 
@@ -169,16 +177,31 @@ def train_one(plan: Plan, place: Workplace, run: PlannedRun, seed: int) -> None:
 
 def score_set(folder: Path, training_set: TrainingSet) -> NDArray[np.float32]:
     """float32 of all rows of a set, in the order of its files, from the backend that scores pairs elsewhere too."""
-    backend = load_backend(folder, "auto", "auto").backend
+    loaded = load_backend(folder, "auto", "auto")
+    score = _score_rows(loaded, training_set.template)
     found = []
     for split in dict.fromkeys(file.split for file in training_set.files):
         training_set.check_files(split)
         for rows in row_groups(training_set, split, seed=0, epoch=0, shuffle=False, workers=2):
             scores = np.empty(len(rows), dtype=np.float32)
-            for batch in token_budget_batches(rows.lengths, backend.token_budget):
-                scores[batch] = backend.score(padded_batch(rows.take(batch), training_set.template))[:, 0]
+            for batch in token_budget_batches(rows.lengths, loaded.backend.token_budget):
+                scores[batch] = score(rows.take(batch))
             found.append(scores)
     return np.concatenate(found)
+
+
+def _score_rows(loaded: LoadedBackend, template: Template) -> Callable[[TrainingRows], NDArray[np.float32]]:
+    """What scores the rows of a batch, float32[n]."""
+    backend, encoder = loaded.backend, loaded.encoder()
+    if not isinstance(backend, TextReader):
+        return lambda rows: backend.score(padded_batch(rows, template))[:, 0]
+    assert isinstance(encoder, SeparatePairEncoder)
+
+    def score(rows: TrainingRows) -> NDArray[np.float32]:
+        pairs = encoder.of_rows(rows.input_ids, rows.lengths, rows.query_lengths)
+        return score_at_once(backend, encoder, pairs)[:, 0]
+
+    return score
 
 
 def label_one(plan: Plan, place: Workplace, set_name: str, model: str) -> None:

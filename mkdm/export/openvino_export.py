@@ -14,10 +14,10 @@ from uuid import uuid4
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from mkdm.errors import InputError, ModelError
 from mkdm.export.batch_shapes import Shape, batches_of_all_shapes, in_all_shapes
+from mkdm.export.graphs import Graph, graphs_of
 from mkdm.export.quality_gate import ValidationPairs, failure, quality
 from mkdm.model import (
     IR_FOLDER,
@@ -25,7 +25,6 @@ from mkdm.model import (
     IR_RECORD,
     Export,
     ExportedModel,
-    PairModel,
     file_hash,
     folder_of,
     load_checkpoint,
@@ -37,7 +36,7 @@ from mkdm.model import (
     verify,
 )
 from mkdm.quiet import quiet_openvino
-from mkdm.scoring import EncodedPairs, LoadedBackend, PairEncoder, Scorer, TorchBackend, make_lean, pair_encoder, probe
+from mkdm.scoring import LoadedBackend, PairEncoder, Scorer, score_at_once, torch_loaded
 
 MAX_AUC_LOSS = 0.002
 
@@ -69,11 +68,12 @@ def export_model(
 ) -> Export:
     """Write IR files and the record of the gate to `<folder>/openvino`.
 
-    The graph is that of the lean encoder. int8 is nncf's post-training quantisation of weights and activations,
-    calibrated on real pairs; the tables of the lean encoder are kept as bf16 in the files of bf16 and int8. The gate
-    also scores batches of all shapes, padded and not, since a file may be right on some and wrong on others. Files of
-    other precisions stay if they were made of the same weights by the same tools. Pairs that the model cannot score
-    are left out, and so is a precision that this CPU does not run. Whatever another tool put into that folder stays.
+    The graph is that of the lean encoder; with separate layers there are two, of texts and of pairs. int8 is nncf's
+    post-training quantisation of weights and activations, calibrated on real pairs; the tables of the lean encoder are
+    kept as bf16 in the files of bf16 and int8. The gate also scores batches of all shapes, padded and not, since a file
+    may be right on some and wrong on others. Files of other precisions stay if they were made of the same weights by
+    the same tools. Pairs that the model cannot score are left out, and so is a precision that this CPU does not run.
+    Whatever another tool put into that folder stays.
 
     Args:
         folder: of the model.
@@ -95,20 +95,20 @@ def export_model(
     foreign = _foreign(folder)
     model, tokenizer, _ = load_checkpoint(folder)
     version, wording = model_version(folder), read_wording(folder)
-    encoder = pair_encoder(tokenizer, model.max_length, wording)
-    make_lean(model, encoder)
-    loaded = LoadedBackend(TorchBackend(model, "fp32"), tokenizer, model.max_length, version, wording)
+    loaded = torch_loaded(model, tokenizer, version, "fp32", wording=wording)
+    encoder = loaded.encoder()
     calibration, validation = _usable(encoder, calibration, validation, say)
     exported, refused = {}, {}
     with _replacing(Path(folder, IR_FOLDER), foreign) as part:
         say("scoring the validation pairs with torch in fp32")
         reference, rate = _scores(Scorer(loaded), validation)
-        shapes = [(one, loaded.backend.score(one)) for one in batches_of_all_shapes(encoder, validation)]
+        batches = batches_of_all_shapes(encoder, validation)
+        shapes = [(one, score_at_once(loaded.backend, encoder, one)) for one in batches]
         figures = quality(reference, reference, validation)
         at_hand = {name: figures[name] for name in ("accuracy", "auc")} | {"pairs_per_s": rate}
         for precision in _runnable(settings.precisions, say):
             say(f"converting to {precision}")
-            files = _convert(model.to("cpu"), encoder, precision, calibration, settings.seed, part)
+            files = _convert(graphs_of(model.to("cpu"), encoder), precision, calibration, settings.seed, part)
             judged = _judge(part, files, precision, loaded, reference, validation, shapes)
             fault = failure(precision, judged, settings.max_auc_loss)
             if fault is None or settings.force:
@@ -175,7 +175,8 @@ def _foreign(folder: str | Path) -> list[str]:
     if target.exists() and not target.is_dir():
         raise ModelError(f"{target} is no folder, and was not made by mkdm export-model: move it away")
     names = {path.name for path in target.iterdir()} - own_files(folder) if target.exists() else set()
-    taken = names & {IR_RECORD, *(f"{precision}{end}" for precision in IR_PRECISIONS for end in (".xml", ".bin"))}
+    ours = [f"{precision}{end}" for precision in IR_PRECISIONS for end in (".xml", ".bin", "-text.xml", "-text.bin")]
+    taken = names & {IR_RECORD, *ours}
     if taken:
         raise ModelError(
             f"{target / min(taken)} was not made by mkdm export-model, which would overwrite it: move it away"
@@ -233,65 +234,55 @@ def _carry_over(folder: str | Path, part: Path, version: str, made: set[str]) ->
 
 
 def _convert(
-    model: PairModel,
-    encoder: PairEncoder,
+    graphs: list[Graph],
     precision: str,
     calibration: tuple[Sequence[str], Sequence[str]],
     seed: int,
     folder: Path,
 ) -> dict[str, str]:
-    """Write the IR file of one precision; the hashes of its .xml and .bin."""
-    if precision != "fp32" and getattr(model.encoder, "lookup", None) is not None:
-        model.encoder.lookup.round_tables()  # type: ignore[operator,union-attr]
+    """Write the IR files of one precision; the hashes of their .xml and .bin."""
+    for graph in graphs:
+        if precision != "fp32" and graph.lookup is not None:
+            graph.lookup.round_tables()
+    names = []
     with quiet_openvino():
         import openvino
 
-        example = probe(encoder)
-        names = list(example)
-        try:
-            with torch.no_grad():
-                ir = openvino.convert_model(_Traced(model, names), example_input=tuple(example.values()))
-        except Exception as error:  # whatever tracing or conversion raise
-            raise ModelError(f"OpenVINO cannot convert this model: {' '.join(str(error).split())[-200:]}") from error
-        for node, name in zip(ir.inputs, names, strict=True):
-            node.get_tensor().set_names({name})
-        if precision == "int8":
-            ir = _quantise(ir, encoder, encoder.encode(*calibration), names, seed)
-        openvino.save_model(ir, folder / f"{precision}.xml", compress_to_fp16=False)
-    return {name: file_hash(folder / name) for name in (f"{precision}.xml", f"{precision}.bin")}
+        for graph in graphs:
+            try:
+                with torch.no_grad():
+                    ir = openvino.convert_model(graph.module, example_input=tuple(graph.example.values()))
+            except Exception as error:  # whatever tracing or conversion raise
+                raise ModelError(
+                    f"OpenVINO cannot convert this model: {' '.join(str(error).split())[-200:]}"
+                ) from error
+            for node, name in zip(ir.inputs, graph.example, strict=True):
+                node.get_tensor().set_names({name})
+            if precision == "int8":
+                ir = _quantise(ir, graph.samples(calibration), seed)
+            if precision != "fp32" and graph.states is not None:
+                steps = openvino.preprocess.PrePostProcessor(ir)
+                steps.input(graph.states).tensor().set_element_type(openvino.Type.bf16)
+                ir = steps.build()
+            stem = graph.stem(precision)
+            openvino.save_model(ir, folder / f"{stem}.xml", compress_to_fp16=False)
+            names += [f"{stem}.xml", f"{stem}.bin"]
+    return {name: file_hash(folder / name) for name in names}
 
 
-class _Traced(nn.Module):
-    """The model with its inputs in a fixed order, since a traced function has no keywords."""
-
-    def __init__(self, model: PairModel, names: list[str]) -> None:
-        super().__init__()
-        self.model, self.names = model, names
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        result: Tensor = self.model(**dict(zip(self.names, inputs, strict=True)))
-        return result
-
-
-def _quantise(ir: Any, encoder: PairEncoder, pairs: EncodedPairs, names: list[str], seed: int) -> Any:
+def _quantise(ir: Any, samples: list[dict[str, NDArray[Any]]], seed: int) -> Any:
     """int8 weights and activations of the matrix products; nncf's choices for transformers."""
     import nncf
 
     random.seed(seed)
     np.random.seed(seed)
     nncf.set_log_level(logging.ERROR)
-
-    def inputs(row: int) -> dict[str, NDArray[np.int64]]:
-        batch = encoder.batch(pairs, np.array([row]))
-        return {name: getattr(batch, name) for name in names}
-
-    rows = list(range(len(pairs.lengths)))
     return nncf.quantize(
         ir,
-        nncf.Dataset(rows, inputs),
+        nncf.Dataset(samples),
         preset=nncf.QuantizationPreset.PERFORMANCE,
         model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=len(rows),
+        subset_size=len(samples),
     )
 
 
@@ -304,13 +295,14 @@ def _judge(
     validation: ValidationPairs,
     shapes: Sequence[Shape],
 ) -> dict[str, float]:
-    from mkdm.scoring import OpenVinoBackend
+    from mkdm.scoring import ir_backend
 
-    backend = OpenVinoBackend(part / f"{precision}.xml", precision)
-    scores, rate = _scores(Scorer(replace(loaded, backend=backend)), validation)
+    backend = ir_backend(part / f"{precision}.xml", precision, loaded.separation is not None)
+    judged = replace(loaded, backend=backend)
+    scores, rate = _scores(Scorer(judged), validation)
     figures = quality(scores, reference, validation)
     megabytes = sum((part / name).stat().st_size for name in files) / 1e6
-    return figures | in_all_shapes(backend, shapes, figures) | {"pairs_per_s": rate, "megabytes": megabytes}
+    return figures | in_all_shapes(judged, shapes, figures) | {"pairs_per_s": rate, "megabytes": megabytes}
 
 
 def _scores(scorer: Scorer, validation: ValidationPairs) -> tuple[NDArray[np.float32], float]:

@@ -35,10 +35,13 @@ if TYPE_CHECKING:
         missing,
         own_files,
         read_export,
+        text_part,
         verify,
     )
     from mkdm.model.labels import relevant_is_first
     from mkdm.model.prompting import PLAIN, Prompting, Wording, prompted_version, read_wording
+    from mkdm.model.read_apart import embed, layers_of, position_offset
+    from mkdm.model.separation import PASSAGE_POSITION, Separation, read_separation
     from mkdm.model.student import MkdmConfig, MkdmModel, output_score
     from mkdm.model.tokenizer import load_tokenizer
     from mkdm.model.zoo import Teacher, read_zoo

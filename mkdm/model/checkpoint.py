@@ -23,6 +23,7 @@ from mkdm.model.fitness import check_fitness
 from mkdm.model.folder import model_version, saved_length, write_manifest
 from mkdm.model.last_token import FirstAnswerModel, LastTokenModel, rows_of
 from mkdm.model.prompting import PLAIN, Prompting, is_generative, prompted_version, read_wording
+from mkdm.model.separation import Separation
 from mkdm.model.student import MkdmConfig, MkdmModel, check_report
 from mkdm.model.tokenizer import load_tokenizer
 from mkdm.model.weights import read_shapes
@@ -57,6 +58,11 @@ class PairModel(nn.Module):
         """Whether no more than the first position of the encoder's states is read, as far as the config tells."""
         return getattr(self.model.config, "classifier_pooling", "cls") in ("cls", "bos")
 
+    @property
+    def separation(self) -> Separation | None:
+        """How its first layers read query and passage apart; None where they do not."""
+        return self.model.config.separation if isinstance(self.model, MkdmModel) else None
+
     def replace_encoder(self, encoder: nn.Module) -> None:
         """Put another module in the encoder's place."""
         setattr(self.model, self.model.base_model_prefix, encoder)
@@ -67,7 +73,10 @@ class PairModel(nn.Module):
         Column 0 is the score in [0, 1], column 1 its logit: log(score / (1 − score)), of the model's own logits where
         one header gives the score, so that it does not saturate.
         """
-        output = self.model(**inputs)
+        return self.answers(self.model(**inputs))
+
+    def answers(self, output: Any) -> Tensor:
+        """What the model's headers say, as `forward` tells it."""
         several_headers = isinstance(self.model, MkdmModel) and self.model.config.num_teachers > 0
         if several_headers:
             inside = output.score.clamp(1e-7, 1 - 1e-7)

@@ -12,6 +12,7 @@ from mkdm.model.families import FAMILIES, Family, family_of
 from mkdm.model.folder import ensemble_version, model_folders, model_version, read_json
 from mkdm.model.labels import number_of_labels, relevant_label
 from mkdm.model.prompting import PLAIN, Prompting, is_generative, prompted_version, read_wording
+from mkdm.model.separation import read_separation
 from mkdm.model.weights import Shapes, read_shapes
 
 _ACTIVATIONS = ("Sigmoid", "Identity")
@@ -30,7 +31,8 @@ def check_fitness(folder: str | Path, prompting: Prompting = PLAIN) -> int:
     Raises:
         ModelError: a family that does not work here, no trained header, weights of other names or shapes, labels
             that do not tell, settings of a CrossEncoder that are not followed, token types or ids that the model has
-            no embeddings for, or a prompt, template or answer that does not fit; see `read_wording`.
+            no embeddings for, separate layers that cannot work, or a prompt, template or answer that does not fit; see
+            `read_wording`.
     """
     folder = Path(folder)
     config = read_json(folder / "config.json")
@@ -47,6 +49,7 @@ def check_fitness(folder: str | Path, prompting: Prompting = PLAIN) -> int:
     _check_cross_encoder(folder, prompting, generative)
     _check_weights(folder, config, encoder, weights, generative)
     _check_tokenizer(folder, encoder)
+    read_separation(folder)
     wording = read_wording(folder, prompting)
     return len(wording.answers) - 1 if generative and wording is not None else relevant
 

@@ -98,6 +98,12 @@ def _check_max_length(folder: Path, max_length: int | None) -> None:
     takes = min((one for one in (takes, saved_length(folder)) if one is not None), default=None)
     if max_length is not None and takes is not None and max_length > takes:
         raise ConfigError(f"--max-length is {max_length}; this model takes 1 to {takes} tokens")
+    place = config.get("passage_position", 0) if config.get("separate_layers") else 0
+    if max_length is not None and place and max_length < place + 2:
+        raise ConfigError(
+            f"--max-length is {max_length}; passages of this student start at position {place}: give at least "
+            f"{place + 2} tokens"
+        )
 
 
 def saved_length(folder: str | Path) -> int | None:

@@ -19,10 +19,10 @@ BY_SPEED = IR_PRECISIONS[::-1]
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """One IR file pair and how it did at the quality gate.
+    """One IR file pair, or with separate layers two, and how it did at the quality gate.
 
     Attributes:
-        sha256: of the .xml and the .bin file, by name.
+        sha256: of the .xml and the .bin file, by name; see `text_part`.
         passed: whether it passed the gate, so that `auto` may take it.
         figures: what the gate measured; see `mkdm.export.quality_gate`.
     """
@@ -197,4 +197,10 @@ def verify(folder: str | Path, one: ExportedModel) -> Path:
         if not path.exists() or file_hash(path) != digest:
             state = "has changed since it was exported" if path.exists() else "is missing"
             raise ModelError(f"{path} {state}: run mkdm export-model again")
-    return Path(folder, IR_FOLDER, next(name for name in one.sha256 if name.endswith(".xml")))
+    names = [name for name in one.sha256 if name.endswith(".xml")]
+    return Path(folder, IR_FOLDER, min(names, key=len))  # with separate layers that of pairs, not that of texts
+
+
+def text_part(xml: Path) -> Path:
+    """With separate layers, the .xml file of texts that belongs to that of pairs."""
+    return xml.with_name(f"{xml.stem}-text.xml")

@@ -17,6 +17,8 @@ from transformers.utils.generic import ModelOutput
 
 from mkdm.errors import ConfigError, ModelError, first_line
 from mkdm.model.families import family_of, usable_positions
+from mkdm.model.read_apart import read_apart
+from mkdm.model.separation import Separation, check_separation
 from mkdm.quiet import quiet_transformers
 
 
@@ -28,9 +30,13 @@ class MkdmConfig(PreTrainedConfig):
         teacher_ids: one id per soft header, in the order of the headers; empty for a student of golden labels.
         alpha: the weight α of the soft losses in (5), in [0, 1]; with 1 the output (6) leaves the golden header out.
         max_length: tokens of a pair, special tokens included, that the student was trained with.
+        separate_layers: s, the first layers that read query and passage apart; see `mkdm.model.separation`.
+        passage_position: with separate layers, where the positions of a passage start.
+        separator_id: with separate layers, the token that ends the query part.
 
     Raises:
-        ConfigError: alpha outside [0, 1], or alpha = 1 without a teacher, which leaves no header to answer.
+        ConfigError: alpha outside [0, 1]; alpha = 1 without a teacher, which leaves no header to answer; or separate
+            layers that cannot work, see `check_separation`.
     """
 
     model_type = "mkdm"
@@ -42,6 +48,9 @@ class MkdmConfig(PreTrainedConfig):
     teacher_ids: list[str] | tuple[str, ...] = ()
     alpha: float = 0.9
     max_length: int = 512
+    separate_layers: int = 0
+    passage_position: int = 0
+    separator_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -50,6 +59,8 @@ class MkdmConfig(PreTrainedConfig):
             raise ConfigError(f"alpha is {self.alpha}; it must lie in [0, 1]")
         if self.alpha == 1.0 and not self.teacher_ids:
             raise ConfigError("alpha is 1 but there is no teacher, so no header is left to answer: lower alpha")
+        place, separator, family = self.passage_position, self.separator_id, self.encoder_config.model_type
+        check_separation(self.separate_layers, place, separator, self.num_layers, self.max_length, family)
 
     @property
     def num_layers(self) -> int:
@@ -60,6 +71,18 @@ class MkdmConfig(PreTrainedConfig):
     def num_teachers(self) -> int:
         """n, the number of soft headers."""
         return len(self.teacher_ids)
+
+    @property
+    def separation(self) -> Separation | None:
+        """How query and passage are read apart; None where no layer does."""
+        if not self.separate_layers or self.separator_id is None:
+            return None
+        return Separation(self.separate_layers, self.passage_position, self.separator_id)
+
+    def like(self, encoder_config: Any) -> "MkdmConfig":
+        """This config with another encoder."""
+        names = ("teacher_ids", "alpha", "max_length", "separate_layers", "passage_position", "separator_id")
+        return MkdmConfig(encoder_config=encoder_config, **{name: getattr(self, name) for name in names})
 
 
 @dataclass
@@ -120,6 +143,7 @@ class MkdmModel(PreTrainedModel):
         teacher_ids: tuple[str, ...] = (),
         alpha: float = 0.9,
         max_length: int | None = None,
+        separation: Separation | None = None,
     ) -> "MkdmModel":
         """A fresh student that starts from the first `num_layers` layers of a pretrained encoder.
 
@@ -128,8 +152,11 @@ class MkdmModel(PreTrainedModel):
                 header and the soft headers of the same teachers are taken over; read offline.
             num_layers: k; None keeps all.
             max_length: tokens of a pair; by default all that the encoder has positions for.
+            separation: how its first layers read query and passage apart; None where they do not, whatever a student
+                that it starts from does.
 
         Raises:
+            ConfigError: the separation cannot work with this encoder.
             ModelError: the folder does not load, is of a family that does not work here or is no encoder, lacks weights
                 of the encoder, or has fewer layers than asked for.
         """
@@ -138,7 +165,7 @@ class MkdmModel(PreTrainedModel):
         except (OSError, ValueError) as error:
             raise ModelError(f"no encoder at {folder}: {first_line(error)}") from error
         if isinstance(encoder_config, MkdmConfig):
-            return cls._from_student(folder, encoder_config, num_layers, teacher_ids, alpha, max_length)
+            return cls._from_student(folder, encoder_config, num_layers, teacher_ids, alpha, max_length, separation)
         _cut(encoder_config, _layers(folder, encoder_config, num_layers))
         encoder = _load(AutoModel, folder, encoder_config)
         config = MkdmConfig(
@@ -146,6 +173,7 @@ class MkdmModel(PreTrainedModel):
             teacher_ids=list(teacher_ids),
             alpha=alpha,
             max_length=max_length or usable_positions(encoder),
+            **_fields(separation),
         )
         config.encoder_config.name_or_path = ""  # a path of the machine it was made on is no business of a reader
         student = cls(config)
@@ -161,6 +189,7 @@ class MkdmModel(PreTrainedModel):
         teacher_ids: tuple[str, ...],
         alpha: float,
         max_length: int | None,
+        separation: Separation | None,
     ) -> "MkdmModel":
         start: MkdmModel = _load(cls, folder, config)
         shape = AutoConfig.for_model(**config.encoder_config.to_dict())
@@ -168,7 +197,11 @@ class MkdmModel(PreTrainedModel):
         positions = usable_positions(start.encoder)
         student = cls(
             MkdmConfig(
-                encoder_config=shape, teacher_ids=list(teacher_ids), alpha=alpha, max_length=max_length or positions
+                encoder_config=shape,
+                teacher_ids=list(teacher_ids),
+                alpha=alpha,
+                max_length=max_length or positions,
+                **_fields(separation),
             )
         )
         student.encoder.load_state_dict(start.encoder.state_dict(), strict=False)  # strict but for the layers above k
@@ -191,14 +224,34 @@ class MkdmModel(PreTrainedModel):
             attention_mask: int64[B, L], 1 at tokens and 0 at padding.
             token_type_ids: int64[B, L], for the encoders that know them.
         """
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
-        h1 = self.dropout(self.encoder(**inputs).last_hidden_state[:, 0])  # [B, H], the hidden state of [CLS]
+        separation = self.config.separation
+        if separation is None:
+            hidden = self.encoder(**inputs).last_hidden_state
+        else:
+            hidden = read_apart(self.encoder, separation, **inputs)
+        return self.answer(hidden[:, 0])
+
+    def answer(self, cls: Tensor) -> MkdmOutput:
+        """What the headers say of float[B, H], the hidden states of [CLS]."""
+        h1 = self.dropout(cls)
         golden_logits = self.golden_header(h1)
         soft_logits = h1.new_zeros(h1.shape[0], 0) if self.soft_headers is None else self.soft_headers(h1)
         score = output_score(golden_logits, soft_logits, self.config.alpha)
         return MkdmOutput(score=score, golden_logits=golden_logits, soft_logits=soft_logits)
+
+
+def _fields(separation: Separation | None) -> dict[str, Any]:
+    """Of a config."""
+    if separation is None:
+        return {}
+    return {
+        "separate_layers": separation.layers,
+        "passage_position": separation.passage_position,
+        "separator_id": separation.separator_id,
+    }
 
 
 def _layers(folder: str | Path, config: Any, wanted: int | None) -> int:

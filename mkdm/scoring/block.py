@@ -39,12 +39,19 @@ class Block:
         pairs = np.array(columns, dtype=np.int64).reshape(2, -1).T
         return cls(list(found[0]), list(found[1]), pairs)
 
+    def places(self) -> NDArray[np.int64]:
+        """int64[n, 2], by pair the first place of its query's text, and of its passage's."""
+        return np.stack(
+            [
+                _first_places(texts)[places]
+                for texts, places in zip((self.queries, self.passages), self.pairs.T, strict=True)
+            ],
+            axis=1,
+        )
+
     def leaders(self) -> NDArray[np.int64]:
         """int64[n], by pair the first pair of the same two texts, which may be itself."""
-        query, passage = (
-            _first_places(texts)[places]
-            for texts, places in zip((self.queries, self.passages), self.pairs.T, strict=True)
-        )
+        query, passage = self.places().T
         _, first, which = np.unique(
             query * max(1, len(self.passages)) + passage, return_index=True, return_inverse=True
         )

@@ -5,12 +5,11 @@ It takes half a minute or more to compile, once per process and shape of the mod
 
 from pathlib import Path
 
-import numpy as np
-
 from mkdm.errors import ConfigError
 from mkdm.model import PLAIN, Prompting
 from mkdm.scoring import torch_backend
 from mkdm.scoring.backend import LoadedBackend
+from mkdm.scoring.separate_scoring import score_at_once
 
 
 def load(
@@ -22,12 +21,14 @@ def load(
         ConfigError: it does not compile here.
     """
     loaded = torch_backend.load(folder, precision, threads, streams, prompting)
-    loaded.backend.compile()  # type: ignore[attr-defined]
-    encoder = loaded.encoder()
-    pairs = encoder.encode(["a"] * 4, ["a", "a a", "a a a", "a a a a"])
+    backend, encoder = loaded.backend, loaded.encoder()
+    assert isinstance(backend, torch_backend.TorchBackend)
+    backend.compile()
+    passages = ["a", "a a", "a a a", "a a a a"]
     try:
         for rows in (4, 2):  # of two shapes, so that shapes are left open from here on
-            loaded.backend.score(encoder.batch(pairs, np.arange(rows)))
+            pairs = encoder.encode(["a"] * rows, passages[:rows])
+            score_at_once(backend, encoder, pairs)
     except Exception as error:  # whatever compilers raise
         raise ConfigError(
             f"torch.compile does not work here: {' '.join(str(error).split())[:200]}; use --backend torch"

@@ -87,6 +87,7 @@ class PairEncoder:
         self._pad_id = int(tokenizer.pad_token_id or 0)
         self._cache = TokenCache.shared(self._texts.version)
         self._least = 1
+        self._passage_tokens = max_length  # of a passage at most
         self._has_types = "token_type_ids" in tokenizer.model_input_names
         self._learn_template()
 
@@ -163,7 +164,7 @@ class PairEncoder:
                 RejectCode.QUERY_TOO_LONG,
                 f"the query's {queries.lengths[query[row]]} tokens leave no room for the passage in {self.max_length}",
             )
-        kept = np.minimum(passages.lengths[passage], np.maximum(room, 0))
+        kept = np.minimum(passages.lengths[passage], np.clip(room, 0, self._passage_tokens))
         lengths = self.special_tokens + queries.lengths[query] + kept
         return EncodedPairs(
             query_ids=[queries.ids[place] for place in query.tolist()],

@@ -26,7 +26,7 @@ from mkdm.scoring.memory import LOOKUP_BYTES
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """A transformer layer's parts, whatever the family calls them; the norms follow the residual sums, as in BERT."""
 
     query: nn.Linear
@@ -52,8 +52,7 @@ def lean_encoder(encoder: Any) -> "LeanEncoder | None":
     """
     try:
         stack = encoder.encoder if hasattr(encoder, "encoder") else encoder.transformer
-        layers = [_distilbert_layer(one) if hasattr(one, "sa_layer_norm") else _bert_layer(one) for one in stack.layer]
-        return LeanEncoder(encoder, layers)
+        return LeanEncoder(encoder, [layer_parts(one) for one in stack.layer])
     except (AttributeError, TypeError, RuntimeError):  # parts of other names, kinds or shapes
         return None
 
@@ -64,19 +63,19 @@ class LeanEncoder(nn.Module):
     `last_hidden_state` is [B, 1, H], of position 0.
     """
 
-    def __init__(self, encoder: Any, layers: list[_Layer]) -> None:
+    def __init__(self, encoder: Any, layers: list[Layer]) -> None:
         super().__init__()
         self.config = encoder.config
         self.pooler = getattr(encoder, "pooler", None)
         self.projection = getattr(encoder, "embeddings_project", None)
         self.lookup = None
-        if len(layers) > 1 and self.projection is None and _fits(encoder.embeddings):
+        if len(layers) > 1 and self.projection is None and table_fits(encoder.embeddings):
             self.lookup = Lookup(encoder.embeddings, layers[0])
         self.embeddings = encoder.embeddings if self.lookup is None else None
         self.layers = nn.ModuleList(
-            _FullLayer(layer, self.lookup is None or number > 0) for number, layer in enumerate(layers[:-1])
+            FullLayer(layer, self.lookup is None or number > 0) for number, layer in enumerate(layers[:-1])
         )
-        self.last = _ClsLayer(layers[-1])
+        self.last = ClsLayer(layers[-1])
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None, **_: Any
@@ -101,7 +100,7 @@ class LeanEncoder(nn.Module):
 class Lookup(nn.Module):
     """Embeddings, and the first layer's query, key and value, as sums of table rows (rewriting 2)."""
 
-    def __init__(self, embeddings: Any, layer: _Layer) -> None:
+    def __init__(self, embeddings: Any, layer: Layer) -> None:
         super().__init__()
         norm: nn.LayerNorm = embeddings.LayerNorm
         scale, shift = norm.weight.detach().double(), norm.bias.detach().double()
@@ -126,9 +125,15 @@ class Lookup(nn.Module):
         for row in (*self.tokens, *self.places):
             row.data = row.data.bfloat16()
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """int64[B, L] -> the embeddings [B, L, H], and query, key and value, [B, L, H] each."""
-        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """int64[B, L] -> the embeddings [B, L, H], and query, key and value, [B, L, H] each.
+
+        Args:
+            position_ids: int64[B, L]; from 0 on where they are not given.
+        """
+        places = torch.arange(input_ids.shape[1], device=input_ids.device) if position_ids is None else position_ids
         if token_type_ids is not None:
             places = places + token_type_ids * self.num_positions
         kind = self.norm.weight.dtype
@@ -140,10 +145,10 @@ class Lookup(nn.Module):
         return self.norm(hidden), [rows * deviation + shift for rows, shift in zip(projected, self.shifts, strict=True)]
 
 
-class _FullLayer(nn.Module):
+class FullLayer(nn.Module):
     """A layer that computes every position; query, key and value are given where they are known already."""
 
-    def __init__(self, layer: _Layer, project: bool) -> None:
+    def __init__(self, layer: Layer, project: bool) -> None:
         super().__init__()
         self.project = nn.ModuleList((layer.query, layer.key, layer.value) if project else ())
         self.heads = layer.heads
@@ -158,10 +163,10 @@ class _FullLayer(nn.Module):
         return result
 
 
-class _ClsLayer(nn.Module):
+class ClsLayer(nn.Module):
     """The last layer, for position 0 alone (rewriting 1)."""
 
-    def __init__(self, layer: _Layer) -> None:
+    def __init__(self, layer: Layer) -> None:
         super().__init__()
         size = layer.query.in_features
         self.scale = (size / layer.heads) ** -0.5
@@ -192,7 +197,7 @@ class _ClsLayer(nn.Module):
 class _Rest(nn.Module):
     """What follows attention in a layer."""
 
-    def __init__(self, layer: _Layer) -> None:
+    def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.output, self.output_norm = layer.output, layer.output_norm
         self.up, self.activation, self.down, self.down_norm = layer.up, layer.activation, layer.down, layer.down_norm
@@ -213,7 +218,7 @@ def _constant(values: Tensor) -> nn.Parameter:
     return nn.Parameter(values.float(), requires_grad=False)
 
 
-def _fits(embeddings: Any) -> bool:
+def table_fits(embeddings: Any) -> bool:
     """Whether rewriting 2 knows these embeddings, and their tables are not too large."""
     if hasattr(embeddings, "padding_idx"):  # RoBERTa's, whose positions depend on the padding
         return False
@@ -221,9 +226,18 @@ def _fits(embeddings: Any) -> bool:
     return words.numel() * 4 * 4 <= LOOKUP_BYTES
 
 
-def _bert_layer(layer: Any) -> _Layer:
+def layer_parts(layer: Any) -> Layer:
+    """The parts of a layer of BERT or DistilBERT and their kin.
+
+    Raises:
+        AttributeError: it is another one.
+    """
+    return _distilbert_layer(layer) if hasattr(layer, "sa_layer_norm") else _bert_layer(layer)
+
+
+def _bert_layer(layer: Any) -> Layer:
     attention = layer.attention.self
-    return _Layer(
+    return Layer(
         query=attention.query,
         key=attention.key,
         value=attention.value,
@@ -237,9 +251,9 @@ def _bert_layer(layer: Any) -> _Layer:
     )
 
 
-def _distilbert_layer(layer: Any) -> _Layer:
+def _distilbert_layer(layer: Any) -> Layer:
     attention = layer.attention
-    return _Layer(
+    return Layer(
         query=attention.q_lin,
         key=attention.k_lin,
         value=attention.v_lin,

@@ -4,21 +4,28 @@ import json
 from math import prod
 from pathlib import Path
 
-from mkdm.model import model_folders
+from mkdm.model import model_folders, read_separation
 from mkdm.scoring.token_cache import MAX_BYTES
 
 LOOKUP_BYTES = 512 << 20
 """The most that the tables of the lean encoder may take in fp32; with larger vocabularies it has none."""
 
+STATE_BYTES = 128 << 20
+"""The most that the states of a block's texts may take at once on a CPU, for a student with separate layers."""
+
 
 def memory_bytes(models: str | Path) -> int:
     """Bytes that a model, or an ensemble, may take while it scores in fp32, besides a batch.
 
-    That is its weights, as their safetensors headers tell, the tables of the lean encoder, and the ids of texts that
-    are kept.
+    That is its weights, as their safetensors headers tell, the tables of the lean encoder, the ids of texts that are
+    kept, and with separate layers the states of a block's texts and those of the next.
     """
-    folders = model_folders(models)
-    return sum(MAX_BYTES + sum(map(_fp32_bytes, folder.glob("*.safetensors"))) for folder in folders)
+    return sum(map(_model_bytes, model_folders(models)))
+
+
+def _model_bytes(folder: Path) -> int:
+    states = 2 * STATE_BYTES if read_separation(folder) else 0
+    return MAX_BYTES + states + sum(map(_fp32_bytes, folder.glob("*.safetensors")))
 
 
 def _fp32_bytes(weights: Path) -> int:

@@ -161,15 +161,6 @@ class PromptedEncoder(PairEncoder):
         return np.concatenate((ids[: size - len(self._tail)], self._tail))
 
 
-def pair_encoder(tokenizer: Any, max_length: int, wording: Wording | None) -> PairEncoder:
-    """What encodes the pairs of a model that words them so.
-
-    Raises:
-        ModelError: as for `PairEncoder` and `PromptedEncoder`.
-    """
-    return PairEncoder(tokenizer, max_length) if wording is None else PromptedEncoder(tokenizer, max_length, wording)
-
-
 def _parted(text: str, control: Sequence[str], last: bool) -> tuple[str, str]:
     """A text in two: behind its last control token, or before its first; whole on the outer side where it has none."""
     if last:

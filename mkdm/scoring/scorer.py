@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from mkdm.errors import ConfigError, InputError, RejectCode
 from mkdm.model import PLAIN, Prompting
-from mkdm.scoring.backend import Backend, LoadedBackend
+from mkdm.scoring.backend import Backend, LoadedBackend, TextReader
 from mkdm.scoring.backend_choice import load_backend
 from mkdm.scoring.batching import token_budget_batches
 from mkdm.scoring.block import Block, Texts, block_of
 from mkdm.scoring.encoding import EncodedPairs, RowError, bisect_failures
+from mkdm.scoring.separate_scoring import PairGroup
+from mkdm.scoring.separate_texts import SeparatePairEncoder
+
+ScoreRows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+"""int64[B] rows of a block -> float32[B, 2], score and logit."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class WindowScores:
         logits: float32[n], log(score / (1 − score)); NaN where the row has an error.
         tokens: int32[n], tokens of the pair with special tokens; 0 for a row that never reached the model.
         padded_tokens: int32[n], tokens that the model computed for the row, padding included; 0 where it computed none,
-            as for the second of two equal pairs.
+            as for the second of two equal pairs. With separate layers, those of the layers that see both texts.
         errors: by row number.
     """
 
@@ -56,7 +61,8 @@ class PairScorer(ABC):
     def score_blocks(self, blocks: Iterable[Block]) -> Iterator[WindowScores]:
         """Score block after block; of each, its pairs are sorted together.
 
-        Each text of a block is tokenised once, and pairs of the same two texts are scored once. A pair that cannot be
+        Each text of a block is tokenised once, goes through separate layers once, and pairs of the same two texts are
+        scored once. A pair that cannot be
         scored becomes an error of its row, never an exception: a batch that raises is halved until it stands alone.
         """
 
@@ -128,7 +134,7 @@ class Scorer(PairScorer):
             raise ConfigError(f"--max-length is {max_length}; this model takes 1 to {loaded.max_length} tokens")
         if token_budget is not None and token_budget < 1:
             raise ConfigError(f"--token-budget is {token_budget}; it must be at least 1")
-        self.backend: Backend = loaded.backend
+        self.backend: Backend | TextReader = loaded.backend
         self.model_version = loaded.model_version
         self.precision = loaded.backend.precision
         self.window = loaded.backend.window
@@ -204,22 +210,43 @@ class Scorer(PairScorer):
         )
         leader = block.leaders()
         good = np.flatnonzero((pairs.lengths > 0) & (leader == np.arange(len(leader))))
-        batches = [
-            self._runner.submit(self._score_rows, pairs, good[batch], result)
-            for batch in token_budget_batches(pairs.lengths[good], self.token_budget)
-        ]
+        batches = []
+        for group, score, reading in self._groups(block, pairs, good):
+            batches += reading
+            batches += [
+                self._runner.submit(self._score_rows, score, group[batch], result)
+                for batch in token_budget_batches(pairs.lengths[group], self.token_budget)
+            ]
         return _StartedBlock(result, leader, batches)
 
-    def _score_rows(self, pairs: EncodedPairs, rows: NDArray[np.int64], result: WindowScores) -> None:
+    def _groups(
+        self, block: Block, pairs: EncodedPairs, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], ScoreRows, list[Future[None]]]]:
+        """The rows in groups, with what scores some of a group, and what of it runs before.
+
+        With separate layers a group's texts are read once, and it is as large as the memory for their states.
+        """
+        backend, encoder = self.backend, self._encoder
+        if not isinstance(backend, TextReader):
+            yield rows, lambda part: backend.score(encoder.batch(pairs, part)), []
+            return
+        assert isinstance(encoder, SeparatePairEncoder)
+        places = block.places()
+        for part in encoder.divide(pairs, places, rows, backend.state_tokens):
+            group = PairGroup(backend, encoder, encoder.texts(pairs, places, part), self._spare_memory)
+            yield part, group.score, group.start_reading(self._runner, self.token_budget)
+
+    def _score_rows(self, score: ScoreRows, rows: NDArray[np.int64], result: WindowScores) -> None:
         def run(part: list[int]) -> None:
-            batch = self._encoder.batch(pairs, np.array(part))
+            numbers = np.array(part)
+            width = int(result.tokens[numbers].max())
             try:
-                outputs = self.backend.score(batch)
+                outputs = score(numbers)
             except self.backend.out_of_memory as error:
-                self._spare_memory(batch.input_ids.size, len(part), error)
+                self._spare_memory(width * len(part), len(part), error)
                 raise
             result.scores[part], result.logits[part] = outputs[:, 0], outputs[:, 1]
-            result.padded_tokens[part] = batch.input_ids.shape[1]
+            result.padded_tokens[part] = width
 
         def fail(row: int, error: Exception) -> None:
             result.errors[row] = RowError(RejectCode.MODEL_ERROR, f"{type(error).__name__}: {error}")

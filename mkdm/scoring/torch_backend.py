@@ -14,19 +14,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mkdm.errors import ConfigError
-from mkdm.model import PLAIN, PairModel, Prompting, load_checkpoint, read_wording
-from mkdm.scoring.backend import WINDOW, LoadedBackend
+from mkdm.model import PLAIN, PairModel, Prompting, Wording, load_checkpoint, read_wording
+from mkdm.scoring.backend import WINDOW, LoadedBackend, TextReader
+from mkdm.scoring.encoder_choice import pair_encoder
 from mkdm.scoring.encoding import Batch, PairEncoder
 from mkdm.scoring.first_only import first_only_encoder
 from mkdm.scoring.lean_encoder import lean_encoder
+from mkdm.scoring.memory import STATE_BYTES
 from mkdm.scoring.modernbert_encoder import modernbert_encoder
-from mkdm.scoring.prompted import pair_encoder
+from mkdm.scoring.separate_encoder import SeparateParts, separate_parts
+from mkdm.scoring.separate_scoring import score_at_once
+from mkdm.scoring.separate_texts import PairBatch, SeparatePairEncoder, TextBatch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_TOKEN_BUDGET = 2048
 CUDA_TOKEN_BUDGET = 65536
 CUDA_WINDOW = 32768
 """Pairs sorted together on a GPU: batches of 65,536 tokens then have 1.3 % of padding (7.8 % with 4,096 pairs)."""
+CUDA_STATE_BYTES = 2 << 30
 BF16_GAIN = 0.8
 """bf16 must take less than this share of fp32's time to be worth its rounding."""
 
@@ -35,7 +40,7 @@ class TorchBackend:
     """Runs a `PairModel` on the first CUDA device if there is one, else on all the CPU's cores.
 
     Args:
-        model: in fp32, on the CPU.
+        model: in fp32, on the CPU: a `PairModel`, or what a subclass runs.
         precision: fp32, bf16, fp16 or auto.
         streams: batches at once.
 
@@ -43,9 +48,13 @@ class TorchBackend:
         ConfigError: fp16 on a CPU, which torch runs slower than fp32.
     """
 
+    precision: str
+    token_budget: int
+    window: int
+    streams: int
     out_of_memory: tuple[type[Exception], ...] = (torch.OutOfMemoryError,)
 
-    def __init__(self, model: PairModel, precision: str = "auto", streams: int | None = None) -> None:
+    def __init__(self, model: nn.Module, precision: str = "auto", streams: int | None = None) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = fastest_precision(self.device) if precision == "auto" else precision
         if self.precision == "fp16" and self.device.type == "cpu":
@@ -56,7 +65,8 @@ class TorchBackend:
         self.token_budget = CUDA_TOKEN_BUDGET if on_gpu else CPU_TOKEN_BUDGET
         self.window = CUDA_WINDOW if on_gpu else WINDOW
         self.streams = streams or (2 if on_gpu else 1)  # on a GPU one batch is copied while another is computed
-        self._model: Callable[..., Tensor] = in_precision(model, self.device, DTYPES[self.precision]).eval()
+        self.dtype = DTYPES[self.precision]
+        self._model: Callable[..., Tensor] = in_precision(model, self.device, self.dtype).eval()
         self._local = threading.local()
 
     def compile(self) -> None:
@@ -93,6 +103,56 @@ def in_precision(model: nn.Module, device: torch.device, dtype: torch.dtype) -> 
     return model
 
 
+class TorchReader(TorchBackend, TextReader):
+    """Runs the two parts of a student with separate layers where `TorchBackend` runs a model.
+
+    Args:
+        parts: in fp32, on the CPU; the rest as for `TorchBackend`.
+    """
+
+    def __init__(self, parts: SeparateParts, precision: str = "auto", streams: int | None = None) -> None:
+        super().__init__(parts, precision, streams)
+        self._text: Callable[..., Tensor] = parts.text
+        self._pair: Callable[..., Tensor] = parts.pair
+        self._width = parts.width
+        state_bytes = CUDA_STATE_BYTES if self.device.type == "cuda" else STATE_BYTES
+        self.state_tokens = state_bytes // (self._width * self.dtype.itemsize)
+
+    def compile(self) -> None:
+        """Have both parts compiled when they run next, for batches of any shape."""
+        self._text, self._pair = (torch.compile(part, dynamic=True) for part in (self._text, self._pair))
+
+    @torch.inference_mode()
+    def new_states(self, tokens: int) -> Tensor:
+        """See `TextReader`."""
+        with self._stream():
+            states = torch.zeros(tokens, self._width, dtype=self.dtype, device=self.device)
+            self._finish()
+        return states
+
+    @torch.inference_mode()
+    def read(self, batch: TextBatch, states: Tensor, rows: NDArray[np.int64]) -> None:
+        """See `TextReader`."""
+        with self._stream():
+            tensors = on_device({name: array for name, array in vars(batch).items() if array is not None}, self.device)
+            found = self._text(**tensors)
+            states[on_device({"rows": rows}, self.device)["rows"]] = found[tensors["attention_mask"].bool()]
+            self._finish()
+
+    @torch.inference_mode()
+    def score_pairs(self, states: Tensor, batch: PairBatch) -> NDArray[np.float32]:
+        """See `TextReader`."""
+        with self._stream():
+            outputs = self._pair(states, **on_device(vars(batch), self.device)).float().cpu()
+        result: NDArray[np.float32] = outputs.numpy()
+        return result
+
+    def _finish(self) -> None:
+        """Wait until other threads' streams may read what was written."""
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+
+
 def avoid_cudnn_attention() -> None:
     """Leave attention to torch's memory-efficient kernel: cuDNN's, which Hopper prefers, is built for each new shape.
 
@@ -106,6 +166,11 @@ def to_tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     arrays = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     if batch.token_type_ids is not None:
         arrays["token_type_ids"] = batch.token_type_ids
+    return on_device(arrays, device)
+
+
+def on_device(arrays: dict[str, NDArray[np.int64]], device: torch.device) -> dict[str, Tensor]:
+    """The arrays as tensors."""
     host = {name: torch.from_numpy(array) for name, array in arrays.items()}
     if device.type == "cpu":
         return host
@@ -143,9 +208,29 @@ def load(
     if threads is not None:
         torch.set_num_threads(threads)
     model, tokenizer, version = load_checkpoint(folder, prompting)
-    wording = read_wording(folder, prompting)
-    make_lean(model, pair_encoder(tokenizer, model.max_length, wording))
-    return LoadedBackend(TorchBackend(model, precision, streams), tokenizer, model.max_length, version, wording)
+    return torch_loaded(model, tokenizer, version, precision, streams, read_wording(folder, prompting))
+
+
+def torch_loaded(
+    model: PairModel,
+    tokenizer: Any,
+    version: str,
+    precision: str,
+    streams: int | None = None,
+    wording: Wording | None = None,
+) -> LoadedBackend:
+    """The quickest backend of torch for a model: its encoder lean, and separate layers in two parts.
+
+    Args:
+        model: in fp32, on the CPU.
+    """
+    encoder = pair_encoder(tokenizer, model.max_length, wording, model.separation)
+    if isinstance(encoder, SeparatePairEncoder):
+        backend = separate_reader(model, encoder, precision, streams) or TorchBackend(model, precision, streams)
+    else:
+        make_lean(model, encoder)
+        backend = TorchBackend(model, precision, streams)
+    return LoadedBackend(backend, tokenizer, model.max_length, version, wording, model.separation)
 
 
 def make_lean(model: PairModel, encoder: PairEncoder) -> bool:
@@ -173,7 +258,31 @@ def make_lean(model: PairModel, encoder: PairEncoder) -> bool:
     return same
 
 
+def separate_reader(
+    model: PairModel, encoder: SeparatePairEncoder, precision: str, streams: int | None = None
+) -> TorchReader | None:
+    """What reads a student's texts apart, if its scores of probe pairs are within 1e-5 of those by attention masks.
+
+    Returns:
+        None where they are not; then the model itself, which reads each text anew for each pair, has the right ones.
+    """
+    parts = separate_parts(model)
+    if parts is None:
+        return None
+    pairs = encoder.encode(*PROBE)
+    with torch.inference_mode():
+        plain = model(**probe(encoder)).numpy()
+    found = score_at_once(TorchReader(parts, "fp32"), encoder, pairs)
+    if not np.allclose(found, plain, rtol=0, atol=1e-5):
+        return None
+    return TorchReader(parts, precision, streams)
+
+
+PROBE = (["a", "a a"], ["a a a a", "a"])
+"""Two short pairs, one of them padded."""
+
+
 def probe(encoder: PairEncoder) -> dict[str, Tensor]:
     """The inputs of two short pairs, one of them padded, on the CPU."""
-    batch = encoder.batch(encoder.encode(["a", "a a"], ["a a a a", "a"]), np.arange(2))
+    batch = encoder.batch(encoder.encode(*PROBE), np.arange(len(PROBE[0])))
     return to_tensors(batch, torch.device("cpu"))

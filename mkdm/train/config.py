@@ -5,6 +5,7 @@ from typing import Literal
 
 from mkdm.config import require_at_least, require_shares
 from mkdm.errors import ConfigError
+from mkdm.model import PASSAGE_POSITION
 
 _AT_LEAST_ONE = (
     "num_layers",
@@ -16,9 +17,20 @@ _AT_LEAST_ONE = (
     "valid_rows",
     "workers",
 )
+_AT_LEAST_ZERO = (
+    "patience",
+    "stage_one_epochs",
+    "match_weight",
+    "list_weight",
+    "separate_layers",
+    "passage_position",
+)
 _SHARES = ("alpha", "warmup_share", "dropout")
 ELSEWHERE = ("output", "feed", "workers", "checkpoint_every", "mlflow", "mlflow_experiment", "token_budget")
 """Settings that a run may change when it goes on: they say where and how it runs, not what it trains."""
+
+SEPARATE = ("separate_layers", "passage_position")
+"""Settings that decide nothing where no layer is separate, so that a run of before they were there goes on."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,12 @@ class TrainConfig:
     """Whether the encoder starts from random weights instead of its own, which then give their shape alone."""
     num_layers: Literal["all"] | int = 3
     """k, the layers of the encoder to keep; all for a teacher."""
+    separate_layers: int = 0
+    """s, the first layers that read query and passage apart, at most k − 2: each text of a block goes through them
+    once."""
+    passage_position: int = PASSAGE_POSITION
+    """With separate layers, where the positions of a passage start; it is cut to what the training set's length leaves
+    from there on."""
     epochs: int = 1
     """Passes over the training pairs."""
     learning_rate: float = 3e-5
@@ -65,7 +83,8 @@ class TrainConfig:
     dropout: float = 0.1
     """Dropout in encoder and headers; on a CPU, drawing it takes as long as the rest of the step."""
     match_weight: float = 0.0
-    """Weight of an auxiliary loss: which query tokens occur in the passage, told from the layer before the last."""
+    """Weight of an auxiliary loss: which query tokens occur in the passage, told from the layer before the last,
+    or with separate layers from the first that sees both."""
     batch_size: int = 256
     """Pairs of one optimiser step, over all processes."""
     token_budget: int = 4096
@@ -97,4 +116,4 @@ class TrainConfig:
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be above 0")
-        require_at_least(self, 0, "patience", "stage_one_epochs", "match_weight", "list_weight")
+        require_at_least(self, 0, *_AT_LEAST_ZERO)

@@ -7,7 +7,7 @@ MKDM with n teachers, and TS-MKDM, whose first stage learns soft labels alone.
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from mkdm.config import parse_config
 from mkdm.errors import TrainingError
 from mkdm.model import MkdmModel, folder_of, keep_cls_only, load_tokenizer, model_version, save_checkpoint
 from mkdm.scoring import fastest_precision
-from mkdm.train.config import ELSEWHERE, TrainConfig
+from mkdm.train.config import ELSEWHERE, SEPARATE, TrainConfig
 from mkdm.train.losses import LabelCounts
 from mkdm.train.micro_batches import micro_batches
 from mkdm.train.processes import Processes
 from mkdm.train.rows import TrainingRows
+from mkdm.train.separate_rows import cut_passages, separation_of
 from mkdm.train.stage import Stage, TrainingLoss, learning_rate, stages_of, teachers_of
 from mkdm.train.state import StateFolder, restore, training_tensors
 from mkdm.train.tracking import Tracker
@@ -89,10 +90,16 @@ class _Run:
         self.stages = stages_of(config, main_set, tokenizer, teacher_ids, processes)
         valid_set = TrainingSet.read(config.valid_set or config.training_set)
         valid_set.check_tokenizer(tokenizer)
-        self.validation = Validation.read(valid_set, config, processes)
+        validation = Validation.read(valid_set, config, processes)
         torch.manual_seed(config.seed)  # the same headers on every rank
         layers = None if config.num_layers == "all" else int(config.num_layers)
-        self.student = MkdmModel.from_encoder(encoder, layers, tuple(teacher_ids), config.alpha, main_set.max_length)
+        separation = separation_of(config, tokenizer)
+        self.student = MkdmModel.from_encoder(
+            encoder, layers, tuple(teacher_ids), config.alpha, main_set.max_length, separation
+        )
+        self.validation = replace(
+            validation, rows=cut_passages(validation.rows, self.student.config, valid_set.template)
+        )
         if config.random_start:
             self.student = MkdmModel(self.student.config)  # type: ignore[arg-type]
         self.tokenizer = tokenizer
@@ -104,7 +111,8 @@ class _Run:
         bf16 = (fastest_precision(processes.device) if config.precision == "auto" else config.precision) == "bf16"
         self.loss = TrainingLoss(self.student, config, bf16)
         self.optimiser = torch.optim.AdamW(_groups(self.loss, config.weight_decay), lr=config.learning_rate, fused=True)
-        chosen = {name: str(value) for name, value in asdict(config).items() if name not in ELSEWHERE}
+        left_out = ELSEWHERE if config.separate_layers else (*ELSEWHERE, *SEPARATE)
+        chosen = {name: str(value) for name, value in asdict(config).items() if name not in left_out}
         sets = {"valid set": valid_set.fingerprint} | {
             stage.name: stage.training_set.fingerprint for stage in self.stages
         }
@@ -212,6 +220,7 @@ class _Run:
     def _descend(self, stage: Stage, rows: TrainingRows, trained: nn.Module) -> dict[str, Any]:
         """Accumulate the gradients of one step's loss (5), micro-batch by micro-batch, and follow them."""
         self.loss.train()
+        rows = cut_passages(rows, self.student.config, stage.training_set.template)
         device = self.processes.device
         labels = [tensor.to(device) for tensor in stage.labels(rows)]
         counts = self.processes.sum(LabelCounts.of(*labels))

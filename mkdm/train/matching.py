@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mkdm.errors import ConfigError
-from mkdm.model import MkdmModel, last_layer
+from mkdm.model import MkdmModel, last_layer, layers_of
 from mkdm.scoring import Template
 from mkdm.train.rows import TrainingRows
 
 
 class TokenMatcher(nn.Module):
     """A header on the states that enter a student's last layer, and its loss.
+
+    With separate layers it stands on the states that leave the first layer that sees query and passage together.
 
     Raises:
         ConfigError: the student's encoder is of no known architecture, or has one layer alone.
@@ -29,6 +31,8 @@ class TokenMatcher(nn.Module):
             raise ConfigError("--match-weight needs an encoder of two layers or more, of a known architecture")
         self.header = nn.Linear(student.golden_header.in_features, 1).to(student.device)
         self._states: Tensor | None = None
+        if student.config.separate_layers:
+            layer = layers_of(student.encoder)[student.config.separate_layers + 1]
         layer.register_forward_pre_hook(self._keep)
 
     def _keep(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -86,3 +86,10 @@ def test_command_reads_several_files(tmp_path, capsys):
 def test_flags_that_cannot_work(flags, message):
     with pytest.raises(ConfigError, match=message):
         CostConfig(figures="f", **flags)
+
+
+def test_separate_layers_are_told():
+    results = benchmark_results()
+    separate = {"num_layers": 4, "separate_layers": 2, "pair_h2": 9, "text_h2": 24}
+    results = dataclasses.replace(results, student=results.student | separate)
+    assert "student 4 × 768, 2 separate (9 H² a token of a pair, 24 of a text); " in table([results], CONFIG)

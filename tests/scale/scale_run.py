@@ -33,7 +33,7 @@ from jobs.engine.warehouse import Warehouse  # noqa: E402
 from udfs.scoring import BLOCK_PAIRS, RESULT, _block_scorer  # noqa: E402
 
 COMPILED = "-XX:ReservedCodeCacheSize=240m"
-"""By all tiers, as executors of a cluster do; a session on one machine compiles lightly, and then takes thrice the time."""
+"""By all tiers, as executors do; a session on one machine compiles lightly, and then takes thrice the time."""
 WORDS = "a gasket is a mechanical seal which fills the space between two or more mating surfaces "
 
 

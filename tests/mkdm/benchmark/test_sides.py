@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_models import tiny_student
+from tiny_models import separate_student, tiny_student
 from transformers import BertForSequenceClassification
 
 from mkdm.benchmark import gemm_peak
@@ -43,6 +43,20 @@ def test_setup_makes_models_of_one_score(student_folder, pairs_file, tokenizers,
     assert told["mean_tokens"] == lengths.mean()
     assert json.loads((output / "student_2" / "config.json").read_text())["encoder_config"]["num_hidden_layers"] == 2
     assert json.loads((output / "plain_1" / "config.json").read_text())["num_hidden_layers"] == 1
+
+
+def test_student_with_separate_layers_is_measured_as_it_reads(pairs_file, tokenizers, sample_pairs, tmp_path):
+    student = separate_student("bert", tokenizers["bert"], 4, 1, 60)
+    save_checkpoint(student, tokenizers["bert"], tmp_path / "separate")
+    told = prepare(SetupConfig(str(tmp_path / "separate"), pairs_file, pairs_file, str(tmp_path / "work"), widen=2))
+    assert (told["separate_layers"], told["text_h2"], told["pair_h2"]) == (1, 12, 21)
+    assert told["pair_gflop"] < told["peer_pair_gflop"], "peers read each text anew for each pair"
+    queries, passages = ([pair[name] for pair in sample_pairs[:40]] for name in ("query", "passage"))
+    expected = Scorer.load(tmp_path / "separate", precision="fp32").score(queries, passages)
+    wide = Scorer.load(tmp_path / "work" / "student", precision="fp32").score(queries, passages)
+    np.testing.assert_allclose(wide, expected, rtol=0, atol=1e-5)
+    reference = pq.read_table(tmp_path / "work" / "reference.parquet")
+    np.testing.assert_allclose(reference["score"].to_numpy(), expected, rtol=0, atol=1e-5)
 
 
 def test_setup_refuses_what_it_cannot_measure(student_folder, pairs_file, tokenizers, tmp_path):

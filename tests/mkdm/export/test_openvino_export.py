@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import spread_scores, tiny_config, tiny_student
+from tiny_models import separate_student, spread_scores, tiny_config, tiny_student
 from transformers import AutoModelForSequenceClassification
 
 from mkdm.errors import ConfigError, InputError, ModelError
@@ -225,3 +225,33 @@ def test_export_for_the_other_label_is_refused(tokenizers, texts, validation, tm
     record.write_text(record.read_text().replace('"first_label": true', '"first_label": false'))
     with pytest.raises(ModelError, match="was made for another of the model's labels"):
         Scorer.load(tmp_path, "openvino", "fp32")
+
+
+def test_separate_layers_make_two_files_a_precision(tokenizers, texts, validation, tmp_path):
+    save_checkpoint(separate_student("bert", tokenizers["bert"], 3, 1, 60), tokenizers["bert"], tmp_path)
+    export = export_model(tmp_path, (texts[0][:20], texts[1][:20]), validation, LENIENT)
+    assert set(export.exported) == set(PRECISIONS)
+    for name, one in export.exported.items():
+        assert set(one.sha256) == {f"{name}{end}" for end in (".xml", ".bin", "-text.xml", "-text.bin")}
+    assert export.exported["fp32"].figures["max_score_drift"] <= 1e-5
+    queries, passages = [*texts[0][:20], None, "a " * 80], [*texts[1][:15], "", texts[1][0]]
+    expected = Scorer.load(tmp_path, "torch", "fp32").score_block(queries, passages)
+    for precision in PRECISIONS:
+        for budget in (None, 100):
+            scorer = Scorer.load(tmp_path, "openvino", precision, token_budget=budget)
+            found = scorer.score_block(queries, passages)
+            assert found.errors == expected.errors
+            drift = np.nanmax(np.abs(found.scores - expected.scores))
+            assert drift <= 1e-5 if precision == "fp32" else 0 < drift < 0.2
+    assert Scorer.load(tmp_path).precision == "int8"
+    (tmp_path / "openvino" / "fp32-text.bin").write_bytes(b"other")
+    with pytest.raises(ModelError, match=r"fp32-text\.bin has changed since it was exported"):
+        Scorer.load(tmp_path, "openvino", "fp32")
+
+
+def test_states_are_rounded_to_the_nearest_bf16():
+    from mkdm.scoring.openvino_backend import _bf16
+
+    values = np.array([1.0, 1.00390625, 1.01171875, -2.5, np.nan, np.inf, 0.0], dtype=np.float32)  # two ties
+    found = (_bf16(values).astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(found, torch.from_numpy(values).bfloat16().float().numpy())
