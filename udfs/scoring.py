@@ -26,7 +26,6 @@ from mkdm.model import (
     check_backend,
     check_max_length,
     checked_version,
-    load_tokenizer,
     model_folders,
     read_wording,
 )
@@ -106,7 +105,8 @@ def check_model(
     version = checked_version(model, prompting)
     for folder in model_folders(model):
         if (wording := read_wording(folder, prompting)) is not None:
-            from mkdm.scoring import pair_encoder  # transformers, which most drivers need not wait for
+            from mkdm.model import load_tokenizer  # transformers, which most drivers need not wait for
+            from mkdm.scoring import pair_encoder
 
             pair_encoder(load_tokenizer(folder), ANY_LENGTH, wording)
     backend = backend_for(backend, prompting)
