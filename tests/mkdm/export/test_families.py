@@ -1,15 +1,16 @@
 """Export of families that are not BERT's kin, through the gate, on batches of all shapes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny_teachers import chat_tokenizer, save_classifier, save_generator, t5_tokenizer
 
-from mkdm.export import openvino_export
 from mkdm.export.batch_shapes import batches_of_all_shapes, in_all_shapes
 from mkdm.export.openvino_export import ExportSettings, export_model
 from mkdm.export.quality_gate import ValidationPairs
 from mkdm.model import FAMILIES, load_checkpoint
-from mkdm.scoring import PairEncoder, Scorer, TorchBackend
+from mkdm.scoring import LoadedBackend, PairEncoder, Scorer, TorchBackend, score_at_once
 
 openvino = pytest.importorskip("openvino")
 FP32 = ExportSettings(("fp32",))
@@ -66,7 +67,7 @@ def test_modernbert_of_transformers_is_refused_since_padding_out_of_reach_sees_n
 ):
     """Its own encoder's masks have rows without a key, of which OpenVINO makes no numbers."""
     save_classifier(tmp_path, "modernbert", tokenizers["roberta"])
-    monkeypatch.setattr(openvino_export, "make_lean", lambda model, encoder: False)
+    monkeypatch.setattr("mkdm.scoring.torch_backend.make_lean", lambda model, encoder: False)
     refused = export(tmp_path, validation).refused["fp32"]
     assert refused["not_finite"] > 0
 
@@ -74,15 +75,18 @@ def test_modernbert_of_transformers_is_refused_since_padding_out_of_reach_sees_n
 def test_batches_have_all_shapes_and_what_is_wrong_on_one_is_found(tokenizers, validation, tmp_path):
     save_classifier(tmp_path, "bert", tokenizers["bert"])
     model, tokenizer, _ = load_checkpoint(tmp_path)
-    batches = batches_of_all_shapes(PairEncoder(tokenizer, model.max_length), validation)
+    encoder = PairEncoder(tokenizer, model.max_length)
+    pairs = batches_of_all_shapes(encoder, validation)
+    batches = [encoder.batch(one, np.arange(len(one.lengths))) for one in pairs]
     full = [bool(one.attention_mask.all()) for one in batches]
     assert {True, False} == set(full)
     assert any(len(one.input_ids) > 1 for one, all_real in zip(batches, full, strict=True) if all_real)
     assert len({one.input_ids.shape[1] for one in batches if len(one.input_ids) == 1}) >= 5
     backend = TorchBackend(model, "fp32")
-    shapes = [(one, backend.score(one)) for one in batches]
+    loaded = LoadedBackend(backend, tokenizer, model.max_length, "0")
+    shapes = [(one, score_at_once(backend, encoder, one)) for one in pairs]
     clean = {"max_score_drift": 0.0, "not_finite": 0.0}
-    assert in_all_shapes(backend, shapes, clean)["max_score_drift"] <= 1e-6
+    assert in_all_shapes(loaded, shapes, clean)["max_score_drift"] <= 1e-6
 
     class WrongWherePadded:
         def score(self, batch):
@@ -90,4 +94,4 @@ def test_batches_have_all_shapes_and_what_is_wrong_on_one_is_found(tokenizers, v
             found[~batch.attention_mask.all(axis=1)] = np.nan
             return found
 
-    assert in_all_shapes(WrongWherePadded(), shapes, clean)["not_finite"] > 0
+    assert in_all_shapes(replace(loaded, backend=WrongWherePadded()), shapes, clean)["not_finite"] > 0

@@ -120,7 +120,9 @@ def counting_scorer(folder, **attributes) -> Scorer:
     backend = Counting(separate_parts(model))
     for name, value in attributes.items():
         setattr(backend, name, value)
-    return Scorer(LoadedBackend(backend, tokenizer, model.max_length, version, model.separation), token_budget=500)
+    return Scorer(
+        LoadedBackend(backend, tokenizer, model.max_length, version, separation=model.separation), token_budget=500
+    )
 
 
 def test_each_distinct_text_is_read_once(folder, texts):
