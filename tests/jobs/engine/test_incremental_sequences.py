@@ -192,7 +192,7 @@ class LabelLife(Life):
 
     def truth(self, pairs):
         config = self.label_config()
-        return label_rows(pairs, config, _versioned(config), 1)
+        return label_rows(pairs, config, _versioned(config), 1).drop("content_hash")  # which soft_labels has not
 
     def beside(self, root):
         """Nothing: it would be the same run again."""
