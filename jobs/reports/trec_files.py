@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from jobs.engine import FOREIGN, Table, read_pinned, require_columns, told
 from jobs.funnel import DOCUMENTS, QUERIES, with_our_names
 from mkdm.columns import DOC_ID, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID, TEXT
-from mkdm.errors import ConfigError, InputError
+from mkdm.errors import ConfigError, InputError, refuse_credentials
 from udfs.quality import TrecRun, ranking, run_lines
 
 
@@ -17,8 +17,10 @@ def read_lines(spark: SparkSession, location: str) -> tuple[list[bytes], str]:
     """The lines of a text file, packed by gzip or bzip2 or not, and the version that stands for them.
 
     Raises:
+        ConfigError: the location holds credentials.
         InputError: it cannot be read, or is more than one file.
     """
+    refuse_credentials(location, "the location of judgments or a run")
     try:
         text = spark.read.text(location, lineSep="\n").select(
             F.col("value").cast("binary").alias("line"),

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from mkdm.errors import ConfigError
 
+BATCH = 64
+"""Resamples that are measured together."""
 _NAME = re.compile(r"(ndcg|mrr|map|recall)(?:@([1-9]\d*))?")
 
 
@@ -101,6 +103,9 @@ def mean_intervals(values: NDArray[np.float64], resamples: int, seed: int) -> ND
     Returns:
         float64[2, metrics], the low ends and the high ends.
     """
-    count = len(values)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    return np.asarray(np.quantile(draws @ values / count, (0.025, 0.975), axis=0))
+    count, generator, means = len(values), np.random.default_rng(seed), []
+    for start in range(0, resamples, BATCH):
+        size = min(BATCH, resamples - start)
+        draws = generator.multinomial(count, np.full(count, 1 / count), size=size)  # int64[size, q]
+        means.append(draws @ values / count)
+    return np.asarray(np.quantile(np.concatenate(means), (0.025, 0.975), axis=0))

@@ -10,7 +10,9 @@ from jobs.build_pairs import BuildPairsConfig
 from jobs.build_pairs import run as build
 from jobs.engine import Table, Warehouse
 from jobs.evaluate import EvaluateConfig, run
-from jobs.funnel.inputs import read_input
+from jobs.funnel.inputs import read_input, text_faults, with_faults
+from jobs.reports.ranked_documents import measure_documents
+from jobs.reports.score_sources import Model
 from jobs.score import ScoreConfig
 from jobs.score import run as score
 from mkdm.errors import ConfigError, InputError
@@ -80,10 +82,39 @@ def test_a_model_reranks_a_run_of_a_beir_folder(spark, student_folder, beir, tmp
     assert set(rows[rows["scorer"] == "trec_run"]["model"]) == {str(tmp_path / "first.run")}
 
 
+def test_beir_files_are_inputs_of_a_build(spark, beir):
+    """The title stands before the text; a row that does not fit is told, as of our own files."""
+    with (beir / "corpus.jsonl").open("a") as file:
+        file.write('{"_id": "d4", "title": "No text"}\n{"_id": "d5", "title": "x", "text": 5}\n')
+    documents = read_input("documents", Table(spark, str(beir / "corpus.jsonl")), None)
+    found = with_faults(documents.rows, "documents", *text_faults("text", 1_000)).collect()
+    assert {row.doc_id: row.text for row in found if row.error_code is None} == {name: text_of(name) for name in CORPUS}
+    faults = {row.doc_id: row.error_code for row in found if row.error_code is not None}
+    assert faults == {"d4": "null_text", "d5": "malformed_row"}
+    queries = read_input("queries", Table(spark, str(beir / "queries.jsonl")), None).rows.collect()
+    assert {row.query_id: row.query for row in queries} == QUERIES
+
+
+def test_files_at_fault(spark, beir, tmp_path):
+    """Told by file and line, or by what is there twice, before anything is scored."""
+    warehouse, run_file = str(tmp_path / "W"), tmp_path / "first.run"
+    run_file.write_text("q1 Q0 d1 1 1 x\n")
+    (tmp_path / "qrels").write_text("q1 0 d1 1\nq1 0 d3 one\n")
+    for name, message in (("qrels", r"qrels line 2: the grade is 'one'; it must be"), ("none", r"cannot read \S+none")):
+        with pytest.raises(InputError, match=message):
+            run(spark, EvaluateConfig(trec_run=str(run_file), qrels=str(tmp_path / name), warehouse=warehouse))
+    with (beir / "corpus.jsonl").open("a") as file:
+        file.write('{"_id": "d1", "title": "", "text": "again"}\n')
+    model = Model("student", "1", None)  # it is not asked
+    with pytest.raises(InputError, match=r"an _id of \S+ or queries\.jsonl is there twice"):
+        measure_documents(
+            Warehouse(spark, warehouse), EvaluateConfig(model="m", beir=str(beir)), {"model": model}, 9, 0
+        )
+
+
+@pytest.mark.slow
 def test_stored_scores_of_a_built_beir_folder(spark, student_folder, beir, tmp_path):
-    """The documents of a build are BEIR's, title first; a document's score is that of its best passage."""
-    documents = read_input("documents", Table(spark, str(beir / "corpus.jsonl")), None).rows.collect()
-    assert {row.doc_id: row.text for row in documents} == {name: text_of(name) for name in CORPUS}
+    """A build of a BEIR folder, scored: a document's score is that of its best passage."""
     top = tmp_path / "top.tsv"
     top.write_text("".join(f"{query}\t{document}\t1\n" for query in QUERIES for document in CORPUS))
     root = str(tmp_path / "W")
@@ -101,12 +132,6 @@ def test_stored_scores_of_a_built_beir_folder(spark, student_folder, beir, tmp_p
     report = run(spark, EvaluateConfig(run_id=run_id, beir=str(beir), warehouse=root, output=str(tmp_path / "out")))
     assert report.runs["model"] == best
     assert read_run((tmp_path / "out" / "model.trec").read_bytes().splitlines(), "model.trec") == best
-
-    (tmp_path / "qrels").write_text("q1 0 d1 1\nq1 0 d3 one\n")
-    with pytest.raises(InputError, match=r"qrels line 2: the grade is 'one'; it must be a whole number"):
-        run(spark, EvaluateConfig(run_id=run_id, qrels=str(tmp_path / "qrels"), warehouse=root))
-    with pytest.raises(InputError, match=r"cannot read \S+none"):
-        run(spark, EvaluateConfig(run_id=run_id, qrels=str(tmp_path / "none"), warehouse=root))
 
 
 @pytest.mark.parametrize(
