@@ -1,4 +1,4 @@
-"""Measures scores against golden labels and judgments: a grouped pandas function, and what the driver evaluates with."""
+"""Measures scores against golden labels and judgments: a grouped pandas function, and what the driver measures with."""
 
 import pandas as pd
 from pyspark.sql import DataFrame
