@@ -1,7 +1,7 @@
 """Evaluates one model or two against golden labels: `mkdm evaluate`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -29,11 +29,15 @@ from jobs.reports import (
     GROUP,
     EvaluationReport,
     Model,
+    RankedDocuments,
+    RankedDocumentsFlags,
     Source,
     StoredRun,
     collect,
     join_scores,
+    measure_documents,
     read_grouped,
+    require_ranking,
     stored_source,
     table_rows,
     write_files,
@@ -53,8 +57,10 @@ MOST_GROUPS = 50
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(LabelledPairsFlags):
+class EvaluateConfig(LabelledPairsFlags, RankedDocumentsFlags):
     """Measure a model, or the scores of a run, against golden labels, by source; or two of them with a paired test.
+
+    With --qrels or --beir, measure rankings of documents against graded judgments, as trec_eval does.
 
     Raises:
         ConfigError: a number outside its range, or flags that exclude each other.
@@ -98,7 +104,8 @@ class EvaluateConfig(LabelledPairsFlags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.model is None) == (self.run_id is None):
+        require_ranking(self)
+        if not self.judged() and (self.model is None) == (self.run_id is None):
             raise ConfigError("give --model to score now, or --run-id for stored scores: one of the two")
         if self.against is not None and self.against_run_id is not None:
             raise ConfigError("--against and --against-run-id exclude each other")
@@ -108,7 +115,7 @@ class EvaluateConfig(LabelledPairsFlags):
 
 
 @one_line
-def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport:
+def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport | RankedDocuments:
     """Evaluate; write the page and the JSON, and add the figures to `evaluations` unless they are there.
 
     Raises:
@@ -120,6 +127,8 @@ def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport:
     warehouse = Warehouse(spark, config.warehouse)
     sources = _sources(warehouse, config)
     folder, evaluations = _folder(config.output), warehouse.output("evaluations", config.evaluations)
+    if config.judged():
+        return _ranked_documents(warehouse, config, sources, folder, evaluations)
     table = warehouse.table("pairs", config.pairs)
     version = _pairs_version(config, table, sources[MODEL])
     golden_table = warehouse.table("golden_labels", config.golden_labels)
@@ -173,6 +182,23 @@ def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport:
     report = EvaluationReport(identity.fingerprint, evaluation, about, page, evaluations.location)
     write_files(folder, report, "Evaluation of " + " against ".join(source.name for source in sources.values()))
     evaluations.append(table_rows(spark, evaluation, identity, sources, now), f"{JOB}/{identity.fingerprint}")
+    return report
+
+
+def _ranked_documents(
+    warehouse: Warehouse, config: EvaluateConfig, sources: dict[str, Source], folder: Path, evaluations: Table
+) -> RankedDocuments:
+    found = measure_documents(warehouse, config, sources, config.resamples, config.seed)
+    now, identity = datetime.now(UTC), _identity(config, found.sources, found.versions, None)
+    about = found.about | {
+        "settings": ", ".join(f"{name} {value}" for name, value in settings_of(config, SETTINGS).items()),
+        "evaluated at": f"{now:%Y-%m-%d %H:%M} UTC, mkdm {__version__}",
+        "evaluation": identity.fingerprint,
+    }
+    named = replace(found, about=about, evaluation_id=identity.fingerprint, table=evaluations.location)
+    report = named.write(folder)
+    rows = table_rows(warehouse.spark, report.evaluation, identity, found.sources, now)
+    evaluations.append(rows, f"{JOB}/{identity.fingerprint}")
     return report
 
 
@@ -235,7 +261,9 @@ def _identity(config: EvaluateConfig, sources: dict[str, Source], versions: dict
             settings |= {f"{side}_{name}": value for name, value in source.settings.export_setting.items()}
     if AGAINST in sources:
         settings["against_version"] = sources[AGAINST].version
-    return Identity(JOB, settings, versions, sources[MODEL].version)
+    if config.judged():
+        settings["metrics"] = config.metrics
+    return Identity(JOB, settings, versions, next(iter(sources.values())).version)
 
 
 def _grouped(found: pd.DataFrame, by: str | None) -> tuple[pd.DataFrame, str | None]:

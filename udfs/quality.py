@@ -1,4 +1,4 @@
-"""Measures scores against golden labels: a grouped pandas function, and what the driver evaluates with."""
+"""Measures scores against golden labels and judgments: a grouped pandas function, and what the driver measures with."""
 
 import pandas as pd
 from pyspark.sql import DataFrame
@@ -12,10 +12,20 @@ from mkdm.evaluation import (
     MODEL,
     Evaluation,
     Figure,
+    Group,
     LabelledPairs,
+    Qrels,
+    RankingMetric,
+    TrecRun,
     accuracy,
     auc,
     evaluate,
+    mean_intervals,
+    measure_ranking,
+    ranking,
+    read_qrels,
+    read_run,
+    run_lines,
     word_overlap,
 )
 
@@ -27,10 +37,20 @@ __all__ = [
     "MODEL",
     "Evaluation",
     "Figure",
+    "Group",
     "LabelledPairs",
+    "Qrels",
+    "RankingMetric",
+    "TrecRun",
     "auc",
     "evaluate",
+    "mean_intervals",
+    "measure_ranking",
     "quality_by",
+    "ranking",
+    "read_qrels",
+    "read_run",
+    "run_lines",
 ]
 
 SCHEMA = "{by} string, pairs long, positives long, accuracy double, auc double, overlap_auc double"

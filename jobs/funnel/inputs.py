@@ -26,6 +26,7 @@ from udfs.passages import VISIBLE
 QUERIES, DOCUMENTS, QUERY_DOCUMENTS = "queries", "documents", "query_documents"
 KEYS = {QUERIES: (QUERY_ID,), DOCUMENTS: (DOC_ID,), QUERY_DOCUMENTS: (QUERY_ID, DOC_ID)}
 _TEXTS = {QUERIES: (QUERY,), DOCUMENTS: (TEXT,), QUERY_DOCUMENTS: ()}
+_BEIR_ID, _BEIR_TITLE = "_id", "title"
 _NUMBERS = {QUERIES: (), DOCUMENTS: (), QUERY_DOCUMENTS: (DOC_RANK,)}
 
 Fault = tuple[RejectCode, Column, Column | str]
@@ -56,7 +57,7 @@ class FunnelInput:
 
 
 def read_input(name: str, table: Table, version: int | None, options: FileOptions | None = None) -> FunnelInput:
-    """Read an input from a Delta table or files.
+    """Read an input from a Delta table or files, ours or BEIR's.
 
     Args:
         options: what is told of files.
@@ -65,7 +66,7 @@ def read_input(name: str, table: Table, version: int | None, options: FileOption
         InputError: nothing there, no such version, or a column is missing or of the wrong type.
     """
     rows, pinned = read_pinned(table.spark, table, version, f"--{name.replace('_', '-')}-version", options, "keep")
-    where = table.location
+    where, rows = table.location, with_our_names(rows, name)
     require_columns(rows, (*KEYS[name], *_TEXTS[name], *_NUMBERS[name]), where)
     numbers = _NUMBERS[name] or ((FREQUENCY,) if name == QUERIES and FREQUENCY in rows.columns else ())
     require_ids(rows, KEYS[name], where)
@@ -88,6 +89,22 @@ def read_input(name: str, table: Table, version: int | None, options: FileOption
         ),
         pinned,
     )
+
+
+def with_our_names(rows: DataFrame, name: str) -> DataFrame:
+    """Rows of BEIR's corpus (_id, title, text) or queries (_id, text) with our names; other rows as they are.
+
+    A document's text is its title, a space, and its text, as BEIR's own models read it.
+    """
+    key, text = KEYS[name][0], TEXT if name == DOCUMENTS else QUERY
+    names = set(rows.columns)
+    if name == QUERY_DOCUMENTS or not {_BEIR_ID, TEXT} <= names or key in names or (text != TEXT and text in names):
+        return rows
+    if name == DOCUMENTS and _BEIR_TITLE in names:
+        title = F.coalesce(F.trim(F.col(_BEIR_TITLE).cast("string")), F.lit(""))
+        joined = F.when(title != "", F.concat(title, F.lit(" "), TEXT)).otherwise(F.col(TEXT))
+        rows = rows.withColumn(TEXT, joined)
+    return rows.withColumnsRenamed({_BEIR_ID: key, TEXT: text})
 
 
 def _number(rows: DataFrame, column: str) -> Column:

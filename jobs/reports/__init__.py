@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     )
     from jobs.reports.evaluation_report import EvaluationReport, table_rows, write_files
     from jobs.reports.golden_labels import GROUP, read_grouped
+    from jobs.reports.ranked_documents import (
+        RankedDocuments,
+        RankedDocumentsFlags,
+        measure_documents,
+        require_ranking,
+    )
     from jobs.reports.run_page import Places, write_report
     from jobs.reports.score_sources import Model, Source, StoredRun, collect, join_scores, stored_source
 else:

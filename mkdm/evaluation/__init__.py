@@ -1,4 +1,4 @@
-"""How good scores are: metrics, bootstrap, baselines that need no model, and how far two runs' scores lie apart.
+"""How good scores are: metrics, bootstrap, baselines, TREC's files and metrics, and how far two runs' scores lie apart.
 
 May import `mkdm.scoring` and what is below it.
 """
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         interval,
     )
     from mkdm.evaluation.metrics import accuracy, auc
+    from mkdm.evaluation.ranking_metrics import RankingMetric, mean_intervals, measure_ranking, ranking
     from mkdm.evaluation.resampled_metrics import auc_measure
+    from mkdm.evaluation.trec import Qrels, TrecRun, read_qrels, read_run, run_lines
 else:
     __all__, __getattr__, __dir__ = door(__name__)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-IDS = frozenset({"query_id", "passage_id", "doc_id"})
+IDS = frozenset({"query_id", "passage_id", "doc_id", "_id"})
 TEXTS = frozenset({"query", "passage", "text"})
 FLAGS = frozenset({"golden_label"})
 """Columns in which true is 1 and false is 0."""
