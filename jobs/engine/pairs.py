@@ -13,7 +13,7 @@ from jobs.engine.pinned_pairs import PASSAGES, PinnedPairs
 from jobs.engine.schemas import PASSAGES_AT
 from jobs.engine.table import Table
 from jobs.engine.text_files import FileOptions, TextRows, counted, path_column, read_text_files
-from mkdm.columns import PAIR, PAIR_KEY, PASSAGE, PASSAGE_ID, ROW_FAULT
+from mkdm.columns import BUCKET, PAIR, PAIR_KEY, PASSAGE, PASSAGE_ID, ROW_FAULT
 from mkdm.errors import InputError
 
 Faults = Literal["keep", "leave out", "refuse"]
@@ -49,7 +49,8 @@ def read_pairs(
     rows = keys if passages is None else _with_texts(keys, passages, at)
     keep = tuple(name for name in (*keep_if_there, ROW_FAULT) if name in rows.columns)
     checked = check_pairs(rows, table.location, keep)
-    built = not is_file(table) and table.built()
+    # only a build says where texts are; the log is looked at again only where a column tells of one
+    built = passages is not None or (BUCKET in keys.columns and not is_file(table) and table.built())
     if passages is None:
         return PinnedPairs(table, checked, pinned, built=built)
     without = check_pairs(keys.withColumn(PASSAGE, F.lit(None).cast("string")), table.location, keep)
