@@ -1,4 +1,4 @@
-"""Host memory that batches are copied to a GPU from: pinned, used again, one part filled while another is on its way."""
+"""Host memory that a GPU is sent batches from: pinned, used again, one part filled while another is on its way."""
 
 from typing import Any
 

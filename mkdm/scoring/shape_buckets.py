@@ -1,4 +1,4 @@
-"""Few shapes of batches for many lengths, so that what is made for a shape (a CUDA graph) is used again. Needs no torch.
+"""Few shapes of batches for many lengths, so that what is made for a shape (a CUDA graph) is used again: no torch.
 
 Lengths are rounded up to steps of an eighth, at least 8 tokens; rows to a full batch of that length, or a half, a
 quarter and so on of one. Batches cut by rounded lengths are full but for the last of a block.
