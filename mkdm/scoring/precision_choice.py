@@ -139,7 +139,7 @@ def candidates(folder: str | Path, backend: str = "auto", prompting: Prompting =
     if backend != "openvino" and find_spec("torch") is not None:
         there = {way.precision for way in found}
         found += [Candidate(torch_like, "fp32")] if "fp32" not in there else []
-        if export is None and _has_bf16(torch_like):
+        if export is None and _has_bf16(torch_like) and not _refused(folder, "bf16"):
             found.append(Candidate(torch_like, "bf16", UNJUDGED_GAIN))
     if not found:  # then loading says why
         load_backend(folder, backend, "auto", prompting=prompting)
@@ -148,6 +148,18 @@ def candidates(folder: str | Path, backend: str = "auto", prompting: Prompting =
             f"mkdm export-model on it for fp32 too, or name --precision int8"
         )
     return sorted(found, key=lambda way: ("fp32", "bf16", "int8").index(way.precision))
+
+
+def _refused(folder: str | Path, precision: str) -> bool:
+    """Whether a gate has refused that precision of the model, though its files are not what will run."""
+    try:
+        export = read_export(folder)
+    except ModelError:  # of other weights
+        return False
+    if export is None:
+        return False
+    forced = export.exported.get(precision)
+    return precision in export.refused or (forced is not None and not forced.passed)
 
 
 def prefer(rates: dict[Candidate, float]) -> Candidate:

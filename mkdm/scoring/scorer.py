@@ -143,6 +143,8 @@ class Scorer(PairScorer):
         self.token_budget = token_budget or loaded.backend.token_budget
         self._encoder = loaded.encoder(self.max_length)
         self._buckets: ShapeBuckets | None = getattr(loaded.backend, "buckets", None)
+        if self._buckets is not None:
+            loaded.backend.buckets = self._buckets = ShapeBuckets(self.token_budget)  # type: ignore[union-attr]
         self._blocks = int(getattr(loaded.backend, "blocks", 2))
         self._reader = ThreadPoolExecutor(1, "mkdm-read")
         self._runner = ThreadPoolExecutor(loaded.backend.streams, "mkdm-run")
@@ -193,9 +195,7 @@ class Scorer(PairScorer):
             while (block := upcoming.result()) is not None:
                 upcoming = self._reader.submit(read)
                 started.append(self._start(*block))
-                if (
-                    len(started) >= self._blocks
-                ):  # the next one keeps the backend busy while this one's results go their way
+                if len(started) >= self._blocks:  # the next ones keep the backend busy while a result goes its way
                     yield started.popleft().finish()
             while started:
                 yield started.popleft().finish()

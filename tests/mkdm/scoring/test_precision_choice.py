@@ -78,6 +78,7 @@ def test_candidates_passed_their_gate_and_suit_the_machine(cpu, student):
     assert named(backend="torch") == ["torch:fp32", "torch:bf16"]
     exported(student, fp32=True, bf16=False, int8=True)
     assert named() == ["openvino:fp32", "openvino:int8"], "what was refused is none, by torch neither"
+    assert named(backend="torch") == ["torch:fp32"], "nor where torch is asked for"
     exported(student, int8=True)
     assert named() == ["torch:fp32", "openvino:int8"]
     cpu("avx2")
