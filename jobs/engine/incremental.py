@@ -4,6 +4,7 @@ The promise: the rows of a chain of runs are those that one run over all pairs o
 key that was touched is decided anew, from all rows that it has now, and all that the chain wrote for it goes.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
@@ -15,6 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from jobs.engine.blocks import keys_of
+from jobs.engine.buckets import DOCUMENT
 from jobs.engine.chunked_run import say
 from jobs.engine.ledger import BASE_RUN, COMPLETE, REPLACING, Identity, Ledger, Run, RunState
 from jobs.engine.pairs import as_written, check_pairs
@@ -30,6 +32,8 @@ _OTHER_COLUMNS = ("DELTA_CHANGE_DATA_FEED_INCOMPATIBLE", "PARQUET_COLUMN_DATA_TY
 """Error classes of a feed over versions whose columns had other names or types."""
 _GAPS = ("FILE_NOT_EXIST", "[DELTA_")
 """Error classes that reach Python as the JVM's own, of a feed whose files or log are there no more."""
+MOST_DOCUMENTS, MOST_RANGES = 20_000, 200
+"""Documents that changed, up to which it is told where their scores lie; and in how many ranges of passage_id."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,8 @@ def _written(scores: Table, rejects: Table, chain: list[str]) -> DataFrame:
 
 def _whole(pairs: PinnedPairs, changes: Changes, written: DataFrame) -> bool:
     """Whether each pair that was not touched has a row in what the chain wrote, by number."""
-    return pairs.rows_there() - changes.rows.count() == _with_keys(written, changes.touched, "left_anti").count()
+    replaced = _with_keys(near(written, changes.touched), changes.touched, "left_semi").count()
+    return pairs.rows_there() - changes.rows.count() == written.count() - replaced
 
 
 def _told_by_results(pairs: PinnedPairs, written: DataFrame) -> DataFrame:
@@ -238,5 +243,38 @@ def take_out(table: Table, laid_out: DataFrame, chain: list[str]) -> None:
     keys = keys_of(laid_out).distinct()
     same = " AND ".join(f"old.{name} <=> changed.{name}" for name in PAIR_KEY)
     runs = ", ".join(map(literal, chain))
-    merge = table.delta().alias("old").merge(keys.alias("changed"), f"{same} AND old.run_id IN ({runs})")
+    places = places_of(keys)
+    lies = "" if places is None else f" AND {lies_in(places, f'old.{PASSAGE_ID}')}"
+    merge = table.delta().alias("old").merge(keys.alias("changed"), f"{same} AND old.run_id IN ({runs}){lies}")
     despite_conflicts(merge.whenMatchedDelete().execute)
+
+
+def places_of(keys: DataFrame) -> list[tuple[str, str]] | None:
+    """Ranges of passage_id, first and last, in which the passages of these keys lie: of a document, or of several.
+
+    Scores lie by passage, so that by them the files that may hold the keys are told from all others.
+
+    Returns:
+        MOST_RANGES at most; None where a passage is null, or there are more documents than are worth a look.
+    """
+    document = F.expr(DOCUMENT)
+    found = keys.groupBy(document).agg(F.min(PASSAGE_ID).alias("first"), F.max(PASSAGE_ID).alias("last"))
+    rows = found.limit(MOST_DOCUMENTS + 1).collect()
+    if len(rows) > MOST_DOCUMENTS or any(row["first"] is None for row in rows):
+        return None
+    ranges = sorted((row["first"], row["last"]) for row in rows)
+    each = max(1, math.ceil(len(ranges) / MOST_RANGES))
+    together = [ranges[at : at + each] for at in range(0, len(ranges), each)]
+    return [(some[0][0], max(last for _, last in some)) for some in together]
+
+
+def near(rows: DataFrame, keys: DataFrame) -> DataFrame:
+    """The rows that lie where some keys may; told by statistics of files too."""
+    places = places_of(keys)
+    return rows if places is None else rows.where(lies_in(places, PASSAGE_ID))
+
+
+def lies_in(places: list[tuple[str, str]], passage: str) -> str:
+    """Whether a passage lies in one of the ranges, as SQL."""
+    ranges = [f"{passage} BETWEEN {literal(first)} AND {literal(last)}" for first, last in places]
+    return f"({' OR '.join(ranges)})" if ranges else "false"

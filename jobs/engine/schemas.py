@@ -112,7 +112,7 @@ TABLES = {
             {"model_version": _TEXT, "content_hash": _LONG, "run_id": _TEXT, "scored_at": _TIME},
         ),
         checks=_SCORE_CHECK,
-        cluster_by="query_id",
+        cluster_by="passage_id",
         followed=True,
     ),
     "soft_labels": TableKind(
@@ -128,7 +128,7 @@ TABLES = {
             {"logit": _FLOAT, "labelled_at": _TIME},
         ),
         checks={"soft_label_in_0_1": "soft_label >= 0 AND soft_label <= 1"},
-        cluster_by="query_id",
+        cluster_by="passage_id",
         followed=True,
     ),
     "ranked_passages": TableKind(

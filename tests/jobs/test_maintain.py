@@ -18,7 +18,7 @@ def test_small_files_become_few_and_old_ones_go(spark, warehouse, student_folder
     before = sorted(map(tuple, scores.read().collect()))
     detail = scores.delta().detail().first()
     assert detail.numFiles == 4, "one file per chunk"
-    assert detail.clusteringColumns == ["query_id"]
+    assert detail.clusteringColumns == ["passage_id"]
 
     cares = {
         care.name: care

@@ -95,10 +95,10 @@ class Meter:
         return int(self._store.executorSummary("driver").totalShuffleWrite())
 
     def core_seconds(self) -> float:
-        """Of this process and all that it started, as far as they live."""
+        """Of this process and all that it started, those that ended included."""
         me = psutil.Process()
         times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
-        return sum(one.user + one.system for one in times)
+        return sum(one.user + one.system + one.children_user + one.children_system for one in times)
 
     def live_heap_mb(self) -> float:
         self._jvm.java.lang.System.gc()

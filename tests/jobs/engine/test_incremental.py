@@ -8,8 +8,8 @@ from changing_pairs import SCHEMA, written
 from deltalake import DeltaTable as Reader
 from pyspark.sql import functions as F
 
-from jobs.engine import Identity, Ledger, RunReport, Totals, Warehouse, chain_of, read_pairs
-from jobs.engine.incremental import begin_to_replace, since
+from jobs.engine import Identity, Ledger, RunReport, Totals, Warehouse, chain_of, commit, incremental, read_pairs
+from jobs.engine.incremental import begin_to_replace, lies_in, places_of, since
 from jobs.engine.ledger import COMPLETE, REPLACING, RunState
 from jobs.engine.schemas import PASSAGES_AT
 from jobs.rank import RankConfig
@@ -169,3 +169,41 @@ def test_two_runs_that_replace_rows_of_the_same_one(warehouse):
     with pytest.raises(RunFailedError, match="run r1 has begun to replace rows of run base too: start this one again"):
         begin_to_replace(ledger, runs[1])
     assert RunState.of(ledger.rows(run_id="r2")).state == REPLACING
+
+
+def test_a_document_that_changes_touches_its_own_files_of_scores(spark, warehouse, config, monkeypatch):
+    """Scores lie by passage: the merge that takes old rows out looks at the files of these documents alone."""
+    monkeypatch.setattr(commit, "SCORES_PER_FILE", 10)
+    rows = [
+        (f"q{q}", f"d{d:02d}:{p}", "what is a gasket", f"{d} {p} a seal.")
+        for d in range(20)
+        for p in "ab"
+        for q in "xy"
+    ]
+    put(warehouse, *rows)
+    run(spark, config)
+    files = set(warehouse.table("scores").read().inputFiles())
+    assert len(files) == 8
+    changed = [(*row[:3], "Rubber.") if row[1].startswith("d07:") else row for row in rows]
+    warehouse.table("pairs").delta().update("passage_id LIKE 'd07:%'", {"passage": F.lit("Rubber.")})
+    second = run(spark, config)
+    assert (second.totals.rows_read, of_chain(warehouse, second)) == (4, scored(*changed))
+    merge = warehouse.table("scores").delta().history().where("operation = 'MERGE'").first()["operationMetrics"]
+    assert int(merge["numTargetRowsDeleted"]) == 4
+    assert len(files - set(warehouse.table("scores").read().inputFiles())) <= 2, "the others are as they were"
+    assert int(merge["numTargetFilesBeforeSkipping"]) - int(merge["numTargetFilesAfterSkipping"]) >= 6
+
+
+def test_ranges_hold_all_passages_of_the_keys(spark, monkeypatch):
+    monkeypatch.setattr(incremental, "MOST_RANGES", 3)
+    names = [f"d{d}:{p}'\\" for d in range(8) for p in "cab"] + ["alone", "ä:1"]
+    keys = spark.createDataFrame([("q", name) for name in names], "query_id string, passage_id string")
+    places = places_of(keys)
+    assert len(places) <= 3
+    assert keys.where(lies_in(places, "passage_id")).count() == len(names)
+    others = spark.createDataFrame([("a",), ("d9:a",), (None,)], "passage_id string")
+    assert others.where(lies_in(places, "passage_id")).isEmpty()
+    assert places_of(keys.union(spark.createDataFrame([("q", None)], keys.schema))) is None
+    assert others.where(lies_in(places_of(keys.limit(0)), "passage_id")).isEmpty()
+    monkeypatch.setattr(incremental, "MOST_DOCUMENTS", 9)
+    assert places_of(keys) is None
