@@ -20,7 +20,18 @@ MAY_IMPORT = {
     "cluster": {"cluster"},
 }
 ORDER = {
-    "mkdm": ["text", "model", "scoring", "evaluation", "export", "train", "pages", "benchmark", "experiments"],
+    "mkdm": [
+        "text",
+        "model",
+        "scoring",
+        "evaluation",
+        "export",
+        "serving",
+        "train",
+        "pages",
+        "benchmark",
+        "experiments",
+    ],
     "jobs": ["engine", "funnel", "training_set", "reports"],
 }
 """Packages of a folder, bottom first. The modules of `mkdm` itself are below them, those of `jobs` above."""
