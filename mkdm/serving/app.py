@@ -26,6 +26,8 @@ from mkdm.text import normalise_query
 
 PATHS = ("/rerank", "/v1/rerank", "/v2/rerank")
 MODEL, VIEW = "model", "view"
+DISCARDED = 64 << 20
+"""Bytes of a body beyond what is taken that are read, and thrown away, at most."""
 _OF_THE_MODEL = {RejectCode.MODEL_ERROR, RejectCode.NON_FINITE_SCORE}
 log = logging.getLogger("mkdm.serving")
 
@@ -53,7 +55,6 @@ class RerankApp:
 
     Attributes:
         names: that the model answers to; the first is told in responses.
-        normalises: whether queries are normalised before they are scored, as those of the view were.
         stopping: whether no new request is taken.
     """
 
@@ -62,7 +63,6 @@ class RerankApp:
     view: RankedView | None
     metrics: Metrics
     limits: AppLimits
-    normalises: bool = False
     stopping: bool = False
     _at_once: int = field(default=0, init=False)
 
@@ -107,38 +107,31 @@ class RerankApp:
         return response
 
     async def _answer(self, request: Request) -> Response:
+        fault = self._turned_away()
+        async with asyncio.timeout(self.limits.timeout):
+            body = await _body(request, 0 if fault else self.limits.body_bytes)
+            if fault:
+                raise fault
+            if body is None:
+                line = f"the body has more than {self.limits.body_bytes:,} bytes: send fewer documents"
+                raise RequestError(413, "too_large", line)
+            return await self._rerank(read_request(body, self.names, self.limits.documents))
+
+    def _turned_away(self) -> RequestError | None:
+        """Why no new request is taken now."""
         if self.stopping:
-            raise RequestError(503, "stopping", "the server stops: ask another one, or again", 1)
+            return RequestError(503, "stopping", "the server stops: ask another one, or again", 1)
         if self._at_once > self.limits.requests:
             self.metrics.refused.inc()
             line = f"{self.limits.requests} requests are being answered, no more may be: ask again"
-            raise RequestError(429, "overloaded", line, self.queue.seconds_to_wait())
-        async with asyncio.timeout(self.limits.timeout):
-            body = await self._body(request)
-            asked = read_request(body, self.names, self.limits.documents)
-            return await self._rerank(asked)
-
-    async def _body(self, request: Request) -> bytes:
-        most = self.limits.body_bytes
-        told = request.headers.get("content-length", "")
-        parts, size = [], int(told) if told.isdecimal() else 0
-        if size <= most:
-            size = 0
-            async for part in request.stream():
-                parts.append(part)
-                size += len(part)
-                if size > most:
-                    break
-        if size > most:
-            raise RequestError(413, "too_large", f"the body has more than {most:,} bytes: send fewer documents")
-        return b"".join(parts)
+            return RequestError(429, "overloaded", line, self.queue.seconds_to_wait())
+        return None
 
     async def _rerank(self, asked: RerankRequest) -> Response:
-        scores, tokens = self._known(asked), 0
-        sources = dict.fromkeys(scores, VIEW)
+        scores, query = self._known(asked)
+        sources, tokens = dict.fromkeys(scores, VIEW), 0
         rest = [place for place in range(len(asked.documents)) if place not in scores]
         if rest:
-            query = normalise_query(asked.query) if self.normalises and len(asked.query) <= MAX_QUERY else asked.query
             scored = await self.queue.score(query, [asked.documents[place].text for place in rest])
             if scored.errors:
                 at, (code, reason) = min(scored.errors.items())
@@ -159,16 +152,21 @@ class RerankApp:
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return JSONResponse({"id": uuid.uuid4().hex, "model": self.names[0], "results": results, "usage": usage})
 
-    def _known(self, asked: RerankRequest) -> dict[int, float]:
-        """What the view has; nothing while its file cannot be read, since the model can answer too."""
+    def _known(self, asked: RerankRequest) -> tuple[dict[int, float], str]:
+        """What the view has, by place, and the query for the model, normalised where the view's were.
+
+        Nothing is known while the file cannot be read, since the model can answer too.
+        """
         if self.view is None:
-            return {}
+            return {}, asked.query
         try:
-            return self.view.scores(asked.query, asked.query_id, asked.documents)
+            normal = self.view.normalises and len(asked.query) <= MAX_QUERY
+            found = self.view.scores(asked.query, asked.query_id, asked.documents)
+            return found, normalise_query(asked.query) if normal else asked.query
         except sqlite3.Error as error:
             self.metrics.view_errors.inc()
             log.warning("the view %s cannot be read: %s", self.view.path, error)
-            return {}
+            return {}, asked.query
 
     async def _live(self, request: Request) -> Response:
         return JSONResponse({"status": "live"})
@@ -185,6 +183,18 @@ class RerankApp:
             except sqlite3.Error:
                 self.metrics.view_errors.inc()
         return Response(generate_latest(self.metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+async def _body(request: Request, most: int) -> bytes | None:
+    """The body; None where it is larger. The rest is read all the same, or the client would not see the answer."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size <= most:
+            parts.append(part)
+        elif size > most + DISCARDED:
+            break
+    return b"".join(parts) if size <= most else None
 
 
 def _refusal(error: RequestError) -> Response:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
+from typing import Any
 from urllib.parse import quote
 
 from mkdm.errors import InputError
@@ -101,6 +102,6 @@ class RankedView:
                 known[place] = score
         return known
 
-    def _ask(self, statement: str, *values: str) -> list[tuple[object, ...]]:
+    def _ask(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
         with self._lock:
             return self._database.execute(statement, values).fetchall()

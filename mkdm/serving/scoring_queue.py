@@ -56,6 +56,7 @@ class ScoringQueue:
         self._thread = ThreadPoolExecutor(1, "mkdm-serve")
         self._seconds_a_pair = 0.01
         self._runner: asyncio.Task[None] | None = None
+        self._ends = False
 
     def start(self) -> None:
         """Begin to score; called in the event loop."""
@@ -68,11 +69,11 @@ class ScoringQueue:
 
     async def stop(self) -> None:
         """Score what waits, then end."""
-        while self._waiting and self.runs:
-            await asyncio.sleep(0.01)
+        self._ends = True
+        self._arrived.set()
         if self._runner is not None:
-            self._runner.cancel()
-        await asyncio.to_thread(self._thread.shutdown)
+            await self._runner
+        self._thread.shutdown()
 
     def seconds_to_wait(self) -> int:
         """Until what waits now should be scored; at least 1."""
@@ -118,6 +119,8 @@ class ScoringQueue:
                     await asyncio.wait_for(self._enough.wait(), self._window)
             batch = self._take()
             if not batch:
+                if self._ends:
+                    return
                 continue
             try:
                 found = await loop.run_in_executor(self._thread, self._score, batch)
@@ -138,7 +141,7 @@ class ScoringQueue:
             batch.append(self._waiting.popleft())
             pairs += len(batch[-1].passages)
         self._count(-pairs)
-        if not self._waiting:
+        if not self._waiting and not self._ends:
             self._arrived.clear()
         return batch
 

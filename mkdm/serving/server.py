@@ -99,7 +99,7 @@ async def _run(
     queue = ScoringQueue(scorer, settings.queue_pairs, settings.batch_pairs, settings.window, metrics)
     limits = AppLimits(settings.timeout, settings.max_documents, settings.max_bytes, settings.queue_pairs)
     names = (settings.name, scorer.model_version)
-    app = RerankApp(names, queue, view, metrics, limits, normalises=view is not None and view.normalises)
+    app = RerankApp(names, queue, view, metrics, limits)
     config = uvicorn.Config(
         app.asgi(),
         log_level="warning",
