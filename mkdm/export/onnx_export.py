@@ -164,15 +164,28 @@ def _trace(graph: Graph, path: Path) -> None:
 
 
 def _quantised(plain: Path) -> Path:
-    """A file beside it with int8 weights, by channel, and activations rounded batch by batch, in matrix products."""
+    """A file beside it with int8 weights, by channel, and activations rounded batch by batch, in matrix products.
+
+    The last layer's products by head, whose weights are no matrix, stay as they are, and so do the headers.
+    """
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    path = plain.with_name("int8.onnx")
+    path, graph = plain.with_name("int8.onnx"), onnx.load(plain).graph
+    matrices = {one.name for one in graph.initializer if len(one.dims) == 2}
+    others = [node.name for node in graph.node if node.op_type == "MatMul" and matrices.isdisjoint(node.input)]
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)  # it advises preprocessing each time
     try:
-        quantize_dynamic(plain, path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"])
+        quantize_dynamic(
+            plain,
+            path,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_exclude=others,
+        )
     finally:
         logger.setLevel(level)
     return path

@@ -18,12 +18,9 @@ from collections import defaultdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import numpy as np
-import psutil
-import pyarrow.parquet as pq
-
 SAMPLE = Path(__file__).parent.parent / "sample"
 KINDS = {"one pair": 1, "ten passages": 10}
+CLIENTS = (1, 4)
 CROSS_ENCODER = """
 import sys, uvicorn
 from fastapi import FastAPI
@@ -49,6 +46,8 @@ uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")
 
 def prepare(folder: Path) -> None:
     """The sample student with OpenVINO files, the same encoder with one label for the peers, and a view of it all."""
+    import numpy as np
+    import pyarrow.parquet as pq
     from transformers import AutoModelForSequenceClassification
 
     from jobs.follow import View
@@ -89,6 +88,9 @@ def prepare(folder: Path) -> None:
 
 def pairs() -> list[dict[str, str]]:
     """The sample's pairs in an order without runs of one query."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
     rows = pq.read_table(SAMPLE / "pairs.parquet").to_pylist()
     return [rows[at] for at in np.random.default_rng(0).permutation(len(rows))]
 
@@ -115,9 +117,9 @@ def commands(folder: Path, infinity: str | None) -> dict[str, tuple[list[str], i
     return sides
 
 
-def bodies(size: int, first: int, count: int, ids: bool) -> list[bytes]:
+def bodies(rows: list[dict[str, str]], size: int, first: int, count: int, ids: bool) -> list[str]:
     """Requests of `size` passages each, none of them met before where `first` rises."""
-    rows, found = pairs(), []
+    found = []
     for at in range(first, first + count):
         chosen = [rows[(at * size + place) % len(rows)] for place in range(size)]
         query = chosen[0]
@@ -125,13 +127,13 @@ def bodies(size: int, first: int, count: int, ids: bool) -> list[bytes]:
             chosen = [query] * size
         documents = [{"text": one["passage"], "id": one["passage_id"]} if ids else one["passage"] for one in chosen]
         asked = {"query": query["query"], "documents": documents} | ({"query_id": query["query_id"]} if ids else {})
-        found.append(json.dumps(asked).encode())
+        found.append(json.dumps(asked))
     return found
 
 
-def load(url: str, size: int, first: int, count: int, clients: int, ids: bool) -> list[float]:
+def load(url: str, waiting: list[str], clients: int) -> list[float]:
     """Milliseconds of each request: so many clients, each with one request at a time on a connection that it keeps."""
-    waiting, found, lock = bodies(size, first, count, ids), [], threading.Lock()
+    count, found, lock = len(waiting), [], threading.Lock()
     address = urlsplit(url)
 
     def ask() -> None:
@@ -142,12 +144,12 @@ def load(url: str, size: int, first: int, count: int, clients: int, ids: bool) -
                     return
                 body = waiting.pop()
             began = time.perf_counter()
-            connection.request("POST", "/rerank", body, {"content-type": "application/json"})
+            connection.request("POST", "/rerank", body.encode(), {"content-type": "application/json"})
             response = connection.getresponse()
             text = response.read()
             took = 1000 * (time.perf_counter() - began)
             assert response.status == 200, text
-            assert len(json.loads(text)["results"]) == size
+            assert len(json.loads(text)["results"]) == len(json.loads(body)["documents"])
             with lock:
                 found.append(took)
 
@@ -160,16 +162,19 @@ def load(url: str, size: int, first: int, count: int, clients: int, ids: bool) -
     return found
 
 
-def wait(url: str, process: subprocess.Popen[bytes], name: str) -> None:
+def wait(port: int, process: subprocess.Popen[bytes], name: str) -> None:
     """Until it answers."""
     for _ in range(600):
         assert process.poll() is None, f"{name} ended"
         try:
-            load(url, 1, 0, 2, 1, False)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request(
+                "POST", "/rerank", b'{"query": "a", "documents": ["a"]}', {"content-type": "application/json"}
+            )
+            if connection.getresponse().status == 200:
+                return
         except OSError:
             time.sleep(0.5)
-        else:
-            return
     raise TimeoutError(name)
 
 
@@ -178,14 +183,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure rerank servers.")
     parser.add_argument("--folder", default="build/serving")
     parser.add_argument("--infinity", help="the infinity_emb of an environment of its own")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=40, help="of a side, kind and number of clients, a round")
-    parser.add_argument("--client", help="as the second process: JSON of what to ask")
+    parser.add_argument("--client", action="store_true", help="as the second process: JSON of what to ask on stdin")
     args = parser.parse_args()
     if args.client:
-        print(json.dumps(load(**json.loads(args.client))))
+        print(json.dumps([load(**asked) for asked in json.load(sys.stdin)]))
         return
-    folder = Path(args.folder)
+    import numpy as np
+    import psutil
+
+    folder, rows = Path(args.folder), pairs()
+    cells = [(kind, clients) for kind in KINDS for clients in CLIENTS]
     if not (folder / "view").exists():
         folder.mkdir(parents=True, exist_ok=True)
         prepare(folder)
@@ -197,32 +206,28 @@ def main() -> None:
         for name, (command, port) in sides.items():
             mine = {key: value for key, value in env.items() if "jobs.serve" in command or key != "PYTHONPATH"}
             running[name] = subprocess.Popen(command, env=mine, stdout=subprocess.DEVNULL)
-            wait(f"http://127.0.0.1:{port}", running[name], name)
+            wait(port, running[name], name)
         for turn in range(args.rounds + 1):
             for name, (_, port) in sides.items():
-                for kind, size in KINDS.items():
-                    for clients in (1, 4):
-                        asked = {"url": f"http://127.0.0.1:{port}", "size": size, "count": args.requests}
-                        asked |= {"first": turn * args.requests, "clients": clients, "ids": "view" in name}
-                        command = [sys.executable, __file__, "--client", json.dumps(asked)]
-                        began = time.perf_counter()
-                        done = subprocess.run(command, check=True, capture_output=True, text=True)
-                        if turn:  # the first one warms up
-                            found = json.loads(done.stdout)
-                            took[name, kind, clients] += found
-                            rates[name, kind, clients].append(1000 * clients / float(np.mean(found)))
-                        assert time.perf_counter() - began < 600
-        heads = [f"{kind}, {clients} client{'s'[: clients - 1]}" for kind in KINDS for clients in (1, 4)]
+                wanted, first = [], turn * args.requests
+                for size in KINDS.values():
+                    for clients in CLIENTS:
+                        waiting = bodies(rows, size, first, args.requests, "view" in name)
+                        wanted.append({"url": f"http://127.0.0.1:{port}", "waiting": waiting, "clients": clients})
+                client = [sys.executable, __file__, "--client"]
+                done = subprocess.run(client, input=json.dumps(wanted), check=True, stdout=subprocess.PIPE, text=True)
+                if turn:  # the first one warms up
+                    for cell, found in zip(cells, json.loads(done.stdout), strict=True):
+                        took[name, *cell] += found
+                        rates[name, *cell].append(1000 * cell[1] / float(np.mean(found)))
+        heads = [f"{kind}, {clients} client{'s'[: clients - 1]}" for kind, clients in cells]
         print(f"| p50 / p99 in ms | {' | '.join(heads)} | pairs/s, ten, 4 clients | memory, MB |")
         for name in sides:
-            cells = []
-            for kind in KINDS:
-                for clients in (1, 4):
-                    p50, p99 = np.percentile(took[name, kind, clients], [50, 99])
-                    cells.append(f"{p50:.1f} / {p99:.1f}")
+            figures = [np.percentile(took[name, *cell], [50, 99]) for cell in cells]
+            told = [f"{p50:.1f} / {p99:.1f}" for p50, p99 in figures]
             rate = 10 * float(np.median(rates[name, "ten passages", 4]))
             memory = psutil.Process(running[name].pid).memory_info().rss / 1e6
-            print(f"| {name} | {' | '.join(cells)} | {rate:.0f} | {memory:,.0f} |", flush=True)
+            print(f"| {name} | {' | '.join(told)} | {rate:.0f} | {memory:,.0f} |", flush=True)
     finally:
         for process in running.values():
             process.terminate()
