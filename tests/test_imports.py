@@ -184,6 +184,7 @@ def test_petastorm_stays_in_one_module():
         "jobs.export_training_set",
         "jobs.evaluate",
         "jobs.demo",
+        "jobs.serve",
         "jobs.__main__",
         "udfs.scoring",
     ],
