@@ -108,12 +108,12 @@ async def _run(
         lifespan="on",
         timeout_graceful_shutdown=int(settings.timeout + GRACE),
     )
-    server = _Server(config, app)
+    host, port = listening.getsockname()[:2]
+    at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    what = f"{settings.name} ({scorer.model_version}, {scorer.precision})"
+    server = _Server(config, app, lambda: say(f"serving {what} at {at}"))
     kept = {one: signal.signal(one, lambda number, frame: None) for one in (signal.SIGTERM, signal.SIGINT)}
     try:  # uvicorn raises a signal again once it has stopped, which must not end the process then
-        host, port = listening.getsockname()[:2]
-        at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        say(f"serving {settings.name} ({scorer.model_version}, {scorer.precision}) at {at}")
         await server.serve([listening])
     finally:
         for one, handler in kept.items():
@@ -122,11 +122,16 @@ async def _run(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, with the application told that it stops."""
+    """uvicorn that tells when it listens, and the application when it stops."""
 
-    def __init__(self, config: uvicorn.Config, app: RerankApp) -> None:
+    def __init__(self, config: uvicorn.Config, app: RerankApp, listens: Callable[[], None]) -> None:
         super().__init__(config)
-        self._app = app
+        self._app, self._listens = app, listens
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._listens()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._app.stopping = True
