@@ -18,6 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
+sys.path = [one for one in sys.path if Path(one).resolve() != Path(__file__).parent]  # html.py here is not Python's
 SAMPLE = Path(__file__).parent.parent / "sample"
 KINDS = {"one pair": 1, "ten passages": 10}
 CLIENTS = (1, 4)
@@ -58,7 +59,7 @@ def prepare(folder: Path) -> None:
     shutil.copytree(SAMPLE / "student", folder / "student", dirs_exist_ok=True)
     rows, golden = pairs(), pq.read_table(SAMPLE / "golden_labels.parquet").to_pylist()
     labels = {(one["query_id"], one["passage_id"]): one["golden_label"] for one in golden}
-    chosen = [one for one in rows if (one["query_id"], one["passage_id"]) in labels][::3]
+    chosen = [one for one in rows if (one["query_id"], one["passage_id"]) in labels][::6]
     texts = [one["query"] for one in chosen], [one["passage"] for one in chosen]
     judges = ValidationPairs(
         [one["query_id"] for one in chosen],
