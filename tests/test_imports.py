@@ -20,7 +20,18 @@ MAY_IMPORT = {
     "cluster": {"cluster"},
 }
 ORDER = {
-    "mkdm": ["text", "model", "scoring", "evaluation", "export", "train", "pages", "benchmark", "experiments"],
+    "mkdm": [
+        "text",
+        "model",
+        "scoring",
+        "evaluation",
+        "export",
+        "serving",
+        "train",
+        "pages",
+        "benchmark",
+        "experiments",
+    ],
     "jobs": ["engine", "funnel", "training_set", "reports"],
 }
 """Packages of a folder, bottom first. The modules of `mkdm` itself are below them, those of `jobs` above."""
@@ -173,6 +184,7 @@ def test_petastorm_stays_in_one_module():
         "jobs.export_training_set",
         "jobs.evaluate",
         "jobs.demo",
+        "jobs.serve",
         "jobs.__main__",
         "udfs.scoring",
     ],

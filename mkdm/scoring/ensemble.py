@@ -50,6 +50,7 @@ def load_scorer(
     token_budget: int | None = None,
     threads: int | None = None,
     prompting: Prompting = PLAIN,
+    streams: int | None = None,
 ) -> PairScorer:
     """Load one model, or an ensemble of several.
 
@@ -61,7 +62,7 @@ def load_scorer(
         ConfigError: a setting that a model or the machine cannot meet.
     """
     members = [
-        Scorer.load(folder, backend, precision, max_length, token_budget, threads, prompting=prompting)
+        Scorer.load(folder, backend, precision, max_length, token_budget, threads, streams, prompting)
         for folder in model_folders(models)
     ]
     return members[0] if len(members) == 1 else Ensemble(members)
