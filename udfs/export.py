@@ -8,9 +8,10 @@ import pandas as pd
 
 from mkdm.columns import GOLDEN_LABEL, PASSAGE, QUERY, QUERY_ID
 from mkdm.errors import ConfigError
+from mkdm.export import Registration, register
 from mkdm.model import IR_PRECISIONS, Export
 
-__all__ = ["IR_PRECISIONS", "check_installed", "export", "machine_precisions"]
+__all__ = ["IR_PRECISIONS", "Registration", "check_installed", "export", "machine_precisions", "register"]
 
 
 def export(

@@ -1,4 +1,4 @@
-"""OpenVINO files of a model, each through the quality gate.
+"""OpenVINO files of a model, each through the quality gate, and a version of it in an MLflow registry.
 
 May import `mkdm.evaluation` and what is below it.
 """
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mkdm.doors import door
 
 if TYPE_CHECKING:
+    from mkdm.export.mlflow_model import Registration, register
     from mkdm.export.openvino_export import ExportSettings, export_model
     from mkdm.export.quality_gate import ValidationPairs
 else:

@@ -1,0 +1,56 @@
+"""Sends the copies of models that a registry or the hub keeps to the executors, which need neither, nor its keys."""
+
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from pyspark.sql import SparkSession
+
+from mkdm.model import is_kept, packed, pinned_models, unpack
+
+_SENT: WeakKeyDictionary[SparkSession, set[str]] = WeakKeyDictionary()
+"""By session, the names of the files that its executors have."""
+
+
+def ship(spark: SparkSession, models: str) -> None:
+    """Have Spark give each executor the copies of pinned models; those of a plain folder or URI stay where they are.
+
+    On one machine, executors have what the driver has.
+    """
+    kept = [name for name in models.split(",") if is_kept(name)]
+    if not kept or _is_this_machine(spark):
+        return
+    sent = _SENT.setdefault(spark, set())
+    for archive in map(packed, kept):
+        if archive.name not in sent:
+            spark.addArtifacts(str(archive), file=True)
+            sent.add(archive.name)
+
+
+def shipped(spark: SparkSession, folder: str) -> str:
+    """The location of a tokenizer, pinned and sent to the executors where a registry or the hub keeps it.
+
+    Raises:
+        ModelError: it cannot be had.
+    """
+    location, _ = pinned_models(folder, lambda copy: None)
+    ship(spark, location)
+    return location
+
+
+def receive(models: str) -> None:
+    """On an executor, keep what `ship` sent of these models, unless this host has it."""
+    for name in models.split(","):
+        if is_kept(name):
+            unpack(name, _sent_file)
+
+
+def _sent_file(name: str) -> Path:
+    from pyspark import SparkFiles
+
+    return Path(SparkFiles.get(name))
+
+
+def _is_this_machine(spark: SparkSession) -> bool:
+    """Whether tasks run in the driver's process: not over Spark Connect, whose server may be anywhere."""
+    master = str(spark.conf.get("spark.master", ""))
+    return (master == "local" or master.startswith("local[")) and ".connect." not in type(spark).__module__
