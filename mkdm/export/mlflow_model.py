@@ -1,5 +1,6 @@
 """Registers a model folder with MLflow: its files, a signature, figures, a card, and what scores a pandas frame."""
 
+import os
 import re
 import shutil
 import tempfile
@@ -110,7 +111,7 @@ def register(folder: str | Path, wanted: Registration, figures: dict[str, float]
 @contextmanager
 def _asking(wanted: Registration) -> Iterator[Any]:
     mlflow = import_mlflow("--register")
-    before = mlflow.get_tracking_uri() if mlflow.tracking.is_tracking_uri_set() else None
+    before = os.environ.get("MLFLOW_TRACKING_URI")  # which MLflow keeps equal to what was set in the process
     if wanted.uri is not None:
         mlflow.set_tracking_uri(wanted.uri)
     try:
@@ -118,7 +119,9 @@ def _asking(wanted: Registration) -> Iterator[Any]:
             yield answering
     finally:
         if wanted.uri is not None:
-            mlflow.set_tracking_uri(before)
+            mlflow.set_tracking_uri(None)
+            if before is not None:
+                os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def _version_with(client: Any, name: str, content: str) -> str | None:

@@ -7,7 +7,15 @@ from mkdm.export import Registration, register
 from mkdm.train.config import TrainConfig
 from mkdm.train.tracking import numbers
 
-_TOLD: tuple[str, ...] = ("encoder", "training_set", "teachers", "alpha", "num_layers", "separate_layers", "stage_one_set")
+_TOLD: tuple[str, ...] = (
+    "encoder",
+    "training_set",
+    "teachers",
+    "alpha",
+    "num_layers",
+    "separate_layers",
+    "stage_one_set",
+)
 _TOLD = (*_TOLD, "epochs", "batch_size", "learning_rate", "list_weight", "match_weight", "seed")
 """Settings that the card has."""
 

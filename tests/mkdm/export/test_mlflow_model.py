@@ -27,6 +27,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
+    mlflow.set_tracking_uri(None)
     monkeypatch.setenv("MKDM_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -100,7 +101,7 @@ def test_artifacts_of_a_run_are_a_model(chosen, student_folder):
     location, origin = pinned_models(uri)
     assert origin == {"registered_model": uri, "registered_run": run.info.run_id}
     assert model_version(model_folders(location)[0]) == model_version(student_folder)
-    with pytest.raises(ModelError, match="is no model folder, and no model of ours: config.json was looked for"):
+    with pytest.raises(ModelError, match=r"is no model folder, and no model of ours: config\.json was looked for"):
         pinned_models(f"runs:/{run.info.run_id}/other")
 
 
