@@ -216,9 +216,8 @@ def label_blocks(
         query_id, passage_id, content_hash, teacher_id, teacher_version, logit, score, tokens, padded_tokens, load_id,
         seconds, error_code, error_message; logit and score are null exactly where the error_code is not.
     """
-    settings = tuple(checked for _, checked in teachers)
-    for checked in settings:
-        ship(blocks.sparkSession, checked.model)
+    spark = blocks.sparkSession
+    settings = tuple(replace(checked, model=ship(spark, checked.model)) for _, checked in teachers)
     labelled = dealt(blocks, tasks).withColumn("result", label_udf(settings, config.side_by_side)(*block_texts()))
     return rows_of(labelled, *(_outcome(number, *teacher) for number, teacher in enumerate(teachers)))
 

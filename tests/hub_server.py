@@ -25,6 +25,9 @@ def hub_server(folder: Path, asked: list[str]) -> Iterator[str]:
             if path in {f"/api/models/{ID}/revision/{name}" for name in (*REVISIONS, COMMIT)}:
                 about = {"id": ID, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
                 return self._send(200, json.dumps(about).encode(), {"Content-Type": "application/json"})
+            if path == f"/api/models/{ID}/tree/{COMMIT}":
+                tree = [{"type": "file", "path": name, "size": 1, "oid": "0" * 40} for name in files]
+                return self._send(200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
             start = f"/{ID}/resolve/{COMMIT}/"
             if path.startswith(start) and path.removeprefix(start) in files:
                 content = (folder / path.removeprefix(start)).read_bytes()

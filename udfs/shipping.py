@@ -5,25 +5,29 @@ from weakref import WeakKeyDictionary
 
 from pyspark.sql import SparkSession
 
-from mkdm.model import is_kept, packed, pinned_models, unpack
+from mkdm.model import folder_of, is_kept, model_folders, packed, pinned_models, unpack
 
 _SENT: WeakKeyDictionary[SparkSession, set[str]] = WeakKeyDictionary()
 """By session, the names of the files that its executors have."""
 
 
-def ship(spark: SparkSession, models: str) -> None:
+def ship(spark: SparkSession, models: str) -> str:
     """Have Spark give each executor the copies of pinned models; those of a plain folder or URI stay where they are.
 
-    On one machine, executors have what the driver has.
+    Returns:
+        The models as executors find them; on the driver's own machine that is its copies.
     """
     kept = [name for name in models.split(",") if is_kept(name)]
-    if not kept or _is_this_machine(spark):
-        return
+    if not kept:
+        return models
+    if _is_this_machine(spark):
+        return ",".join(map(str, model_folders(models)))
     sent = _SENT.setdefault(spark, set())
     for archive in map(packed, kept):
         if archive.name not in sent:
             spark.addArtifacts(str(archive), file=True)
             sent.add(archive.name)
+    return models
 
 
 def shipped(spark: SparkSession, folder: str) -> str:
@@ -32,9 +36,10 @@ def shipped(spark: SparkSession, folder: str) -> str:
     Raises:
         ModelError: it cannot be had.
     """
+    if not is_kept(folder):
+        return folder
     location, _ = pinned_models(folder, lambda copy: None)
-    ship(spark, location)
-    return location
+    return str(folder_of(location)) if _is_this_machine(spark) else ship(spark, location)
 
 
 def receive(models: str) -> None:

@@ -1,6 +1,9 @@
 """A student in the registry of a real MLflow server, from registering to scoring, and what such a server may refuse."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pandas as pd
 import pytest
 from mlflow_servers import answering, free_port, mlflow_server
 
+import mkdm
 from mkdm.errors import ConfigError, ModelError
 from mkdm.export import Registration, register
 from mkdm.model import pinned_models
@@ -91,6 +95,33 @@ def test_pyfunc_scores_a_frame_as_the_scorer_does(registered, chosen, student_fo
     holey = model.predict(frame)["score"].to_numpy()
     assert np.isnan(holey[1])
     np.testing.assert_allclose(np.delete(holey, 1), np.delete(wanted, 1), atol=1e-6)
+
+
+ALONE = """
+import sys
+sys.path[:] = [path for path in sys.path if path not in ("", sys.argv[2])]
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in sys.argv[3:]:
+            raise ImportError(name)
+sys.meta_path.insert(0, Absent())
+sys.meta_path[:] = [one for one in sys.meta_path if "editable" not in str(one).lower()]
+import mlflow, pandas
+model = mlflow.pyfunc.load_model(sys.argv[1])
+import mkdm
+assert "/code/" in mkdm.__file__, mkdm.__file__
+print(model.predict(pandas.DataFrame({"query": ["a"], "passage": ["b"]}))["score"].item())
+"""
+ABSENT = ("delta", "jobs", "udfs", "cluster", "lxml", "jsonargparse", "semantic_text_splitter", "petastorm")
+
+
+def test_pyfunc_needs_neither_the_package_nor_spark(registered, chosen, student_folder, tmp_path):
+    folder = mlflow.artifacts.download_artifacts(registered, dst_path=str(tmp_path / "served"))
+    command = [sys.executable, "-c", ALONE, folder, str(Path(mkdm.__file__).parent.parent), *ABSENT]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(float(Scorer.load(student_folder).score(["a"], ["b"])[0]), abs=1e-6)
 
 
 def test_artifacts_of_a_run_are_a_model(chosen, student_folder):
