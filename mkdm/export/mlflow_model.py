@@ -18,9 +18,7 @@ from mkdm.columns import PASSAGE, QUERY, SCORE
 from mkdm.errors import ConfigError
 from mkdm.model import (
     IR_FOLDER,
-    MODEL_MANIFEST,
     asking,
-    content_files,
     import_mlflow,
     is_chosen,
     model_version,
@@ -34,9 +32,14 @@ _NEEDED = ("fsspec", "numpy", "pandas", "PyYAML", "safetensors", "torch", "trans
 CONTENT = "mkdm_content"
 """The tag of a registered version that tells what it holds: model version, and version of its IR files."""
 _CARD = "README.md"
+_PARTS = (".safetensors", ".json", ".jinja", ".txt", ".model")
+_NO_PART = (".", "bad_batch_")
+"""What of a folder's files is the model's."""
 _FOREIGN = re.compile(r"[^\w\-./]")
 EXAMPLE = {QUERY: ["what is a gasket"], PASSAGE: ["A gasket is a seal between two surfaces."]}
 """What MLflow shows, and scores once to see that the model works."""
+LOOKED_AT = 20
+"""Versions, newest first, among which one with the same content is looked for."""
 MOST_TEXT = 4000
 """Characters of a card that the registry gets."""
 
@@ -102,7 +105,6 @@ def register(folder: str | Path, wanted: Registration, figures: dict[str, float]
             card = _card(folder, wanted.name, content, figures, about)
             number = _log(mlflow, folder, wanted, figures, card, content)
             client.update_model_version(wanted.name, number, description=card[:MOST_TEXT])
-            client.set_model_version_tag(wanted.name, number, CONTENT, content)
         if wanted.alias is not None:
             client.set_registered_model_alias(wanted.name, wanted.alias, number)
     return f"models:/{wanted.name}/{number}"
@@ -126,8 +128,12 @@ def _asking(wanted: Registration) -> Iterator[Any]:
 
 def _version_with(client: Any, name: str, content: str) -> str | None:
     """The newest version that holds that content."""
-    found = [one for one in client.search_model_versions(f"name='{name}'") if one.tags.get(CONTENT) == content]
-    return str(max(found, key=lambda one: int(one.version)).version) if found else None
+    found = sorted(client.search_model_versions(f"name='{name}'"), key=lambda one: int(one.version), reverse=True)
+    for one in found[:LOOKED_AT]:
+        tags = one.tags or client.get_model_version(name, one.version).tags  # Unity Catalog lists none
+        if tags.get(CONTENT) == content:
+            return str(one.version)
+    return None
 
 
 def _log(mlflow: Any, folder: Path, wanted: Registration, figures: dict[str, float], card: str, content: str) -> str:
@@ -139,7 +145,8 @@ def _log(mlflow: Any, folder: Path, wanted: Registration, figures: dict[str, flo
     )
     if wanted.run_id is None:
         mlflow.set_experiment(wanted.experiment)
-    with tempfile.TemporaryDirectory() as staged, mlflow.start_run(run_id=wanted.run_id):
+    nested = mlflow.active_run() is not None
+    with tempfile.TemporaryDirectory() as staged, mlflow.start_run(run_id=wanted.run_id, nested=nested):
         mlflow.log_metrics({_FOREIGN.sub(".", name): value for name, value in figures.items()})
         info = mlflow.pyfunc.log_model(
             name="model",
@@ -150,24 +157,18 @@ def _log(mlflow: Any, folder: Path, wanted: Registration, figures: dict[str, flo
             signature=signature,
             input_example=pd.DataFrame(EXAMPLE),
             metadata={CONTENT: content},
-            registered_model_name=wanted.name,
         )
-    return str(info.registered_model_version)
+        registered = mlflow.register_model(info.model_uri, wanted.name, tags={CONTENT: content})
+    return str(registered.version)
 
 
 def _stage(folder: Path, staged: Path, card: str) -> Path:
     """Copy what belongs to a model, and its card, into a folder of its own: not logs or states beside it."""
     target = staged / "model"
-    (target / IR_FOLDER).mkdir(parents=True)
-    for path in content_files(folder):
-        shutil.copyfile(path, target / path.name)
-    manifest = folder / MODEL_MANIFEST
-    if manifest.exists():
-        shutil.copyfile(manifest, target / MODEL_MANIFEST)
-    for name in own_files(folder):
-        shutil.copyfile(folder / IR_FOLDER / name, target / IR_FOLDER / name)
-    if not any((target / IR_FOLDER).iterdir()):
-        (target / IR_FOLDER).rmdir()
+    taken = [path.name for path in folder.iterdir() if path.suffix in _PARTS and not path.name.startswith(_NO_PART)]
+    for name in [*taken, *(f"{IR_FOLDER}/{name}" for name in own_files(folder))]:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, target / name)
     (target / _CARD).write_text(card)
     return target
 

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from mkdm.model.fetch import folder_of, is_uri
     from mkdm.model.fitness import check_fitness, checked_version
     from mkdm.model.folder import (
-        MODEL_MANIFEST,
         check_max_length,
-        content_files,
         ensemble_version,
         file_hash,
         model_folders,

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow_servers import answering, free_port, mlflow_server
+from tiny_teachers import save_classifier
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import mkdm
 from mkdm.errors import ConfigError, ModelError
@@ -134,6 +136,21 @@ def test_artifacts_of_a_run_are_a_model(chosen, student_folder):
     assert model_version(model_folders(location)[0]) == model_version(student_folder)
     with pytest.raises(ModelError, match=r"is no model folder, and no model of ours: config\.json was looked for"):
         pinned_models(f"runs:/{run.info.run_id}/other")
+
+
+@pytest.mark.slow
+def test_model_that_mlflow_s_own_transformers_flavour_logged(chosen, tokenizers, texts, tmp_path):
+    save_classifier(tmp_path / "teacher", "bert", tokenizers["bert"])
+    parts = {
+        "model": AutoModelForSequenceClassification.from_pretrained(tmp_path / "teacher"),
+        "tokenizer": AutoTokenizer.from_pretrained(tmp_path / "teacher"),
+    }
+    mlflow.transformers.log_model(
+        parts, name="m", task="text-classification", registered_model_name="reranker", pip_requirements=[]
+    )
+    found = Scorer.load("models:/reranker/1", "torch", "fp32").score(texts[0][:5], texts[1][:5])
+    wanted = Scorer.load(tmp_path / "teacher", "torch", "fp32").score(texts[0][:5], texts[1][:5])
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_artifact_that_changed_after_it_was_registered_is_refused(chosen, student_folder, tmp_path, cache):
