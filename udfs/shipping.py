@@ -57,5 +57,7 @@ def _sent_file(name: str) -> Path:
 
 def _is_this_machine(spark: SparkSession) -> bool:
     """Whether tasks run in the driver's process: not over Spark Connect, whose server may be anywhere."""
+    if ".connect." in type(spark).__module__:
+        return False
     master = str(spark.conf.get("spark.master", ""))
-    return (master == "local" or master.startswith("local[")) and ".connect." not in type(spark).__module__
+    return master == "local" or master.startswith("local[")
