@@ -1,7 +1,7 @@
 """Builds the pairs, scores them and publishes the ranking, one after the other: `mkdm run`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from jobs.score import ScoreConfig
 from jobs.score import run as run_score
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError
+from udfs.model import pinned_models
 
 BUILD_STEP, SCORE_STEP, RANK_STEP = "build-pairs", "score", "rank"
 _GIVEN = {
@@ -32,7 +33,7 @@ class RunConfig:
     """Build the pairs of queries and documents, score them and publish the ranking; only what changed is done again."""
 
     model: str
-    """Folder of the model that scores, the same on every machine; its tokenizer measures the passages."""
+    """Folder of the model that scores, or whatever `mkdm score` takes; its tokenizer measures the passages."""
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
     settings: str | None = None
@@ -58,7 +59,8 @@ def run(spark: SparkSession, config: RunConfig) -> Iterator[FunnelReport | RunRe
 def _steps(
     session: Callable[[str, bool], SparkSession], config: RunConfig
 ) -> Iterator[FunnelReport | RunReport | RankReport]:
-    build, score, rank = _configs(config)
+    model, _ = pinned_models(config.model)  # an alias may move meanwhile
+    build, score, rank = _configs(replace(config, model=model))
     yield run_build(session(BUILD_STEP, False), build)
     scored = run_score(session(SCORE_STEP, True), score)
     yield scored

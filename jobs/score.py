@@ -59,9 +59,10 @@ class ScoreConfig(PairsJobConfig):
     """
 
     model: str
-    """Folder of the model, the same on every machine, or a URI (s3a, abfss, gs, dbfs:/Volumes), fetched once per host:
-    a student of ours or a sequence-classification checkpoint. Several joined by commas are an ensemble, whose scores
-    are averaged."""
+    """Folder of the model, the same on every machine, or a URI (s3a, abfss, gs, dbfs:/Volumes), fetched once per host;
+    of MLflow models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN/PATH, of the hub hf://OWNER/NAME[@REVISION], fetched
+    by the driver and sent to the executors: a student of ours or a sequence-classification checkpoint. Several joined
+    by commas are an ensemble, whose scores are averaged."""
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
     scores: str | None = None
@@ -99,7 +100,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
     model = checked_model(config)
     job = PairsJob.read(spark, config, config.warehouse)
     settings = settings_of(config, SETTINGS) | model.export_setting
-    identity = Identity(SCORE_JOB, settings, job.pairs.versions, model.model_version)
+    identity = Identity(SCORE_JOB, settings, job.pairs.versions, model.model_version, dict(model.origin))
     base = base_of(job.ledger, identity, job.pairs) if config.incremental else None
     if config.incremental and base is None:
         say("no complete run of this model and these settings to add to: scoring all pairs")

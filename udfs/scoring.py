@@ -27,8 +27,10 @@ from mkdm.model import (
     check_max_length,
     checked_version,
     model_folders,
+    pinned_models,
     read_wording,
 )
+from udfs.shipping import receive
 from udfs.workers import keep_for_good, one_task
 
 if TYPE_CHECKING:  # torch is imported on executors alone
@@ -71,6 +73,7 @@ class ScoringSettings:
         token_budget: padded tokens of a batch; None as suits the device.
         export_version: what stands for the IR files that the folder must have there; None where none may be run.
         prompting: how the model is asked.
+        origin: by name, where a registry or the hub keeps it; see `pinned_models`. It decides no score.
     """
 
     model: str
@@ -81,6 +84,7 @@ class ScoringSettings:
     token_budget: int | None = None
     export_version: str | None = None
     prompting: Prompting = PLAIN
+    origin: tuple[tuple[str, str], ...] = ()
 
     @property
     def export_setting(self) -> dict[str, str]:
@@ -103,6 +107,7 @@ def check_model(
             lacks the IR file that is asked for; or its tokenizer joins the template with the texts.
         ConfigError: a backend has not that precision, or a model does not take that many tokens.
     """
+    model, origin = pinned_models(model)
     version = checked_version(model, prompting)
     for folder in model_folders(model):
         if (wording := read_wording(folder, prompting)) is not None:
@@ -113,7 +118,17 @@ def check_model(
     backend = backend_for(backend, prompting)
     check_max_length(model, max_length)
     export_version = check_backend(model, backend, precision)
-    return ScoringSettings(model, version, backend, precision, max_length, token_budget, export_version, prompting)
+    return ScoringSettings(
+        model,
+        version,
+        backend,
+        precision,
+        max_length,
+        token_budget,
+        export_version,
+        prompting,
+        tuple(sorted(origin.items())),
+    )
 
 
 @dataclass(frozen=True)
@@ -141,6 +156,7 @@ def load(settings: ScoringSettings) -> LoadedScorer:
     """
     from mkdm.scoring import load_scorer
 
+    receive(settings.model)
     context = TaskContext.get()
     if context is not None:
         show_own_gpu(context)

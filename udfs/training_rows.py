@@ -31,6 +31,7 @@ from mkdm.train import (
 )
 from udfs.asking import ask_a_task
 from udfs.scoring import MAX_MESSAGE, texts
+from udfs.shipping import receive, shipped
 
 if TYPE_CHECKING:  # transformers, and torch with it, are imported on executors alone
     from mkdm.scoring import PairEncoder
@@ -104,6 +105,7 @@ def _load(folder: str, max_length: int) -> "tuple[PairEncoder, str]":
     from mkdm.model import load_tokenizer, tokenizer_version
     from mkdm.scoring import PairEncoder
 
+    receive(folder)
     tokenizer = load_tokenizer(folder)
     return PairEncoder(tokenizer, max_length), tokenizer_version(tokenizer)
 
@@ -119,6 +121,7 @@ def encoding_settings(spark: SparkSession, folder: str, max_length: int) -> tupl
         encoder, version = _load(folder, max_length)
         return {"version": version, "template": asdict(encoder.template)}
 
+    folder = shipped(spark, folder)
     found = ask_a_task(spark, look)
     return EncodingSettings(folder, found["version"], max_length), Template(**found["template"])
 

@@ -71,7 +71,7 @@ def base_of(ledger: Ledger, identity: Identity, pairs: PinnedPairs) -> RunState 
     found: tuple[int, RunState] | None = None
     for state in ledger.states(job=identity.job, model_version=identity.model_version):
         read_id, _, version = state.run.input_versions["pairs"].partition("@")
-        fits = state.state == COMPLETE and state.run.settings == identity.settings and read_id == table_id
+        fits = state.state == COMPLETE and state.identity.settings == identity.settings and read_id == table_id
         if not fits or int(version) > pinned or (found and int(version) < found[0]):
             continue
         own = since(identity, state).fingerprint
