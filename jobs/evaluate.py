@@ -38,6 +38,7 @@ from jobs.reports import (
     measure_documents,
     read_grouped,
     require_ranking,
+    scoring_model,
     stored_source,
     table_rows,
     write_files,
@@ -224,7 +225,7 @@ def _sources(warehouse: Warehouse, config: EvaluateConfig) -> dict[str, Source]:
     ):
         if model is not None:
             settings = check_model(model, config.backend, config.precision, config.max_length, config.token_budget)
-            found[side] = Model(model, settings.model_version, settings)
+            found[side] = scoring_model(ledger, model, settings)
         elif run_id is not None:
             found[side] = stored_source(ledger, table, run_id)
     return found
@@ -258,7 +259,8 @@ def _identity(config: EvaluateConfig, sources: dict[str, Source], versions: dict
     settings = settings_of(config, SETTINGS) | {"by": str(by)}
     for side, source in sources.items():
         if isinstance(source, Model):
-            settings |= {f"{side}_{name}": value for name, value in source.settings.export_setting.items()}
+            more = source.settings.export_setting | source.settings.settled_setting
+            settings |= {f"{side}_{name}": value for name, value in more.items()}
     if AGAINST in sources:
         settings["against_version"] = sources[AGAINST].version
     if config.judged():

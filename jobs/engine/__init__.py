@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         score_pairs,
         scored_rows,
     )
+    from jobs.engine.settled import settled_model
     from jobs.engine.table import Table
     from jobs.engine.text_files import FileOptions, small_batches
     from jobs.engine.warehouse import Warehouse
