@@ -21,7 +21,7 @@ MAY_IMPORT = {
 }
 ORDER = {
     "mkdm": ["text", "model", "scoring", "evaluation", "export", "train", "pages", "benchmark", "experiments"],
-    "jobs": ["engine", "funnel", "training_set", "reports"],
+    "jobs": ["engine", "funnel", "training_set", "rescoring", "reports"],
 }
 """Packages of a folder, bottom first. The modules of `mkdm` itself are below them, those of `jobs` above."""
 TOP = {"mkdm": 0, "jobs": 100}
