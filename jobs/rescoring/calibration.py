@@ -78,4 +78,5 @@ def _pooled(step: NDArray[np.intp], most: int) -> NDArray[np.intp]:
     if step[-1] < most:
         return step
     first = np.searchsorted(step, step)  # where a pair's step begins
-    return np.unique(first * most // len(step), return_inverse=True)[1].astype(np.intp)
+    pooled: NDArray[np.intp] = np.unique(first * most // len(step), return_inverse=True)[1]
+    return pooled
