@@ -17,6 +17,7 @@ from jobs.engine import chunked_run as chunked
 from jobs.rank import RankConfig, main
 from jobs.rank import run as rank
 from jobs.rescoring import RESCORE_JOB, Calibration
+from jobs.rescoring.flags import teacher_of
 from jobs.rescoring.lists import BELOW
 from jobs.run import RunConfig
 from jobs.runs import RunsConfig
@@ -308,14 +309,15 @@ def test_mkdm_run_and_mkdm_rank_with_a_teacher(spark, tmp_path, student_folder, 
     *_, rescored, ranked = whole_run.run(spark, flags)
     assert rescored.run.job == RESCORE_JOB
     assert rescored.run.settings["rescore_top"] == str(TOP)
-    assert (ranked.rescoring, ranked.rows > rescored.totals.rows_read > 0) == (rescored, True)
+    assert ranked.rescoring.run.run_id == rescored.run.run_id
+    assert ranked.rows > rescored.totals.rows_read > 0
     lists = rows_of(warehouse, "ranked_passages")
     by_teacher = lists["model_version"] == model_version(teacher)
     assert by_teacher.sum() == rescored.totals.rows_read
     assert (lists["rank"][~by_teacher] > TOP).all()
     assert (lists.sort_values(["query_id", "rank"]).groupby("query_id")["score"].diff().dropna() <= 0).all()
     *_, again, published = whole_run.run(spark, flags)
-    assert (again.run, published.version) == (rescored.run, ranked.version)
+    assert (again.run.run_id, published.version) == (rescored.run.run_id, ranked.version)
     main(["--warehouse", warehouse.root, "--rescore", teacher, "--precision", "fp32", "--rescore-top", str(TOP)])
     printed = capsys.readouterr().out
     assert f"rescoring run     {rescored.run.run_id}\n" in printed
@@ -334,7 +336,7 @@ def test_flags_that_cannot_work(flags, message):
         RankConfig(**flags)
 
 
-def test_a_teacher_that_the_zoo_lacks(spark, warehouse, scored, config, tmp_path):
+def test_a_teacher_that_the_zoo_lacks(tmp_path):
     (tmp_path / "zoo.yaml").write_text("teachers: [{id: bge, model: DIR}]")
     with pytest.raises(ConfigError, match=r"zoo\.yaml has no teacher 't'; it has bge"):
-        rank(spark, but(config, rescore="t", zoo=str(tmp_path / "zoo.yaml"), precision="auto"))
+        teacher_of(RankConfig(rescore="t", zoo=str(tmp_path / "zoo.yaml")))
