@@ -72,7 +72,7 @@ def _remove(warehouse: Warehouse, ledger: Ledger, state: RunState) -> str:
     if used:
         raise InputError(f"run {used[0]} adds to run {name}: its scores are theirs together; remove that one first")
     gone = 0
-    for table in ("scores", "soft_labels", "rejected_pairs", "rejected_inputs", "funnel"):
+    for table in ("scores", "soft_labels", "rescored", "rejected_pairs", "rejected_inputs", "funnel"):
         mine = warehouse.table(table)
         if mine.exists():
             gone += mine.read().where(col(RUN_ID) == name).count()

@@ -32,7 +32,7 @@ ORDER = {
         "benchmark",
         "experiments",
     ],
-    "jobs": ["engine", "funnel", "training_set", "reports"],
+    "jobs": ["engine", "funnel", "training_set", "rescoring", "reports"],
 }
 """Packages of a folder, bottom first. The modules of `mkdm` itself are below them, those of `jobs` above."""
 TOP = {"mkdm": 0, "jobs": 100}
