@@ -39,11 +39,14 @@ def parts_folder(labels: Path, training_set: TrainingSet, teacher: str, version:
     return labels / f"{training_set.fingerprint[:12]}.{teacher}.{version}"
 
 
-def label(model: str, set_folder: Path, teacher: str, labels: Path, seconds: float | None = None) -> bool:
+def label(
+    model: str, set_folder: Path, teacher: str, labels: Path, seconds: float | None = None, at_once: int = 1
+) -> bool:
     """Score what is missing, float32[rows of a file] in [0, 1] a part; returns whether all of it is there.
 
     Args:
-        seconds: after which it stops between two files.
+        seconds: after which it stops between two loads of the model.
+        at_once: files of the set that are scored by one load of the model.
 
     Raises:
         InputError: the set was encoded by another tokenizer than the model's.
@@ -52,18 +55,20 @@ def label(model: str, set_folder: Path, teacher: str, labels: Path, seconds: flo
     training_set.check_tokenizer(load_tokenizer(model))
     folder = parts_folder(labels, training_set, teacher, model_version(model))
     folder.mkdir(parents=True, exist_ok=True)
-    for number, file in enumerate(training_set.files):
-        part = folder / f"{number:04d}.npy"
-        if part.exists():
-            continue
+    parts = {folder / f"{number:04d}.npy": file for number, file in enumerate(training_set.files)}
+    missing = [part for part in parts if not part.exists()]
+    for start in range(0, len(missing), at_once):
         if seconds is not None and time.monotonic() - began > seconds:
             return False
-        before = os.times()
-        scores = score_set(Path(model), replace(training_set, files=[file]))
-        _write(part, lambda path, scores=scores: np.save(path, scores))
+        before, group = os.times(), missing[start : start + at_once]
+        files = [parts[part] for part in group]
+        scores = score_set(Path(model), replace(training_set, files=files))
+        ends = np.cumsum([file.rows for file in files])[:-1]
+        for part, some in zip(group, np.split(scores, ends), strict=True):
+            _write(part, lambda path, some=some: np.save(path, some))
         after = os.times()
         spent = after.user + after.system - before.user - before.system
-        line = {"part": part.name, "rows": file.rows, "cpu_seconds": round(spent, 1)}
+        line = {"parts": [part.name for part in group], "rows": len(scores), "cpu_seconds": round(spent, 1)}
         with (folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
     return True
@@ -162,14 +167,15 @@ def main() -> None:
         if name == "label":
             one.add_argument("--model", required=True, help="folder of the teacher")
             one.add_argument("--teacher", required=True, help="its id")
-            one.add_argument("--seconds", type=float, help="after which it stops between two files of the set")
+            one.add_argument("--seconds", type=float, help="after which it stops between two loads of the model")
+            one.add_argument("--at-once", type=int, default=1, help="files of the set that one load scores")
         else:
             one.add_argument("--output", type=Path, required=True)
         if name == "keep":
             one.add_argument("--about", default="", help="what made them")
     given = parser.parse_args()
     if given.command == "label":
-        done = label(given.model, given.set, given.teacher, given.labels, given.seconds)
+        done = label(given.model, given.set, given.teacher, given.labels, given.seconds, given.at_once)
         print("complete" if done else "not complete: the same command goes on")
     elif given.command == "keep":
         print(f"{given.output}: {', '.join(keep(given.set, given.labels, given.output, given.about)) or 'no teacher'}")

@@ -30,6 +30,8 @@ from mkdm.train import MANIFEST
 HERE = Path(__file__).parent
 FIRST_STUDENT = HERE.parent / "sample" / "student"
 SETS = ("labelled", "unlabelled")
+AT_ONCE = 8
+"""Files of a set that one load of a teacher labels: some 65,000 pairs."""
 
 
 class TimeIsUpError(Exception):
@@ -168,7 +170,7 @@ def choose_unlabelled(lease: Lease) -> None:
         return
     _ = list(write_sets([pairs], lease.work / "candidates", lease.tokenizer, lease.share))
     candidates = lease.work / "candidates" / "unlabelled"
-    if not label(str(FIRST_STUDENT), candidates, FIRST, lease.work / "labels", lease.left):
+    if not label(str(FIRST_STUDENT), candidates, FIRST, lease.work / "labels", lease.left, AT_ONCE):
         raise TimeIsUpError
     chosen = choose_files(pairs, candidates, lease.work / "labels", target, lease.chosen)
     answers = (chosen["first"] > 0.5).mean()
@@ -200,7 +202,10 @@ def rates(lease: Lease) -> None:
     """Pairs a second of the students that are here, beside `CrossEncoder.predict`."""
     runs = [lease.work / "students" / "runs" / f"{name}-0" for name in lease.student_names()]
     runs = [folder for folder in runs if (folder / "model.safetensors").exists()]
-    measure_rates(runs, lease.pairs, lease.work, lambda: lease.left)
+    try:
+        measure_rates(runs, lease.pairs, lease.work, lambda: lease.left)
+    except subprocess.TimeoutExpired:
+        raise TimeIsUpError from None
 
 
 def _label(lease: Lease, name: str) -> None:
@@ -211,9 +216,10 @@ def _label(lease: Lease, name: str) -> None:
 
     def by(teacher: str, model: Path) -> None:
         if lease.parallel == 1:
-            label(str(model), folder, teacher, labels, lease.left)
+            label(str(model), folder, teacher, labels, lease.left, AT_ONCE)
             return
         flags = {"model": model, "set": folder, "teacher": teacher, "labels": labels, "seconds": lease.left}
+        flags |= {"at-once": AT_ONCE}
         command = [sys.executable, str(HERE / "labels.py"), "label"]
         _call([*command, *(text for flag, value in flags.items() for text in (f"--{flag}", str(value)))], lease.left)
 
@@ -226,7 +232,7 @@ def _label(lease: Lease, name: str) -> None:
 
 
 def _experiments(lease: Lease, plan: Path, output: Path, sets: Path, only: str | None) -> None:
-    """Run a plan in a process group of its own, and keep what ends meanwhile."""
+    """Run a plan, and keep what ends meanwhile."""
     measured = {name: lease.work / "sets" / name for name in ("valid", "test")}
     named = {name: sets / name for name in SETS} | measured
     names = ",".join(f"{name}={folder}" for name, folder in named.items())

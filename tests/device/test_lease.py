@@ -44,7 +44,7 @@ def labels(tmp_path_factory, labelled) -> Path:
 
     folder = tmp_path_factory.mktemp("labels")
     assert not label(str(STUDENT), labelled, "bge-a", folder, seconds=-1)
-    assert label(str(STUDENT), labelled, "bge-a", folder)
+    assert label(str(STUDENT), labelled, "bge-a", folder, at_once=2)
     return folder
 
 
@@ -183,7 +183,7 @@ def test_a_lease_that_is_cut_off_goes_on(tmp_path, pairs_folder, encoders):
     assert ended.returncode == 0, ended.stdout + ended.stderr
     told = json.loads((tmp_path / "work2" / "seconds.json").read_text())
     assert set(told) == {"make_sets", "train_teachers", "label_labelled", "label_unlabelled", "train_students", "rates"}
-    assert not (tmp_path / "work2" / "teachers" / "logs" / "train_bge-a-0.log").exists()  # the labels were there
+    assert not (tmp_path / "work2" / "teachers.log").exists()  # the labels were there
     assert json.loads((tmp_path / "work2" / "rates.json").read_text()).keys() >= {"ts-12-10-0", "CrossEncoder"}
     done = {path.stem for path in (tmp_path / "work2" / "students" / "scores").glob("*.npz")}
     assert done == {f"{run.name}-0" for run in Plan.read(str(HERE / "students.yaml")).runs}
