@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.storagelevel import StorageLevel
 
 from jobs.engine.blocks import keys_of
 from jobs.engine.chunked_run import say
+from jobs.engine.faults import FOREIGN
 from jobs.engine.ledger import BASE_RUN, COMPLETE, REPLACING, Identity, Ledger, Run, RunState
+from jobs.engine.limits import released, stored
 from jobs.engine.pairs import as_written, check_pairs
 from jobs.engine.pinned_pairs import PASSAGES, PinnedPairs
 from jobs.engine.place import literal
-from jobs.engine.table import Table, despite_conflicts
+from jobs.engine.table import Table
 from mkdm.columns import CONTENT_HASH, PAIR_KEY, PASSAGE, PASSAGE_ID, QUERY, RUN_ID
 from mkdm.errors import InputError, RunFailedError
 
@@ -54,7 +54,7 @@ class Changes:
 
     def release(self) -> None:
         """Drop what is stored of them."""
-        self.touched.unpersist()
+        released(self.touched)
 
 
 def base_of(ledger: Ledger, identity: Identity, pairs: PinnedPairs) -> RunState | None:
@@ -109,7 +109,7 @@ def changes_since(pairs: PinnedPairs, base: RunState, ledger: Ledger, scores: Ta
             return changes
         changes.release()
     say(f"comparing all pairs with what run {base.run.run_id}, and those that it adds to, wrote for them")
-    return Changes.of(pairs, _told_by_results(pairs, written).persist(StorageLevel.DISK_ONLY))
+    return Changes.of(pairs, stored(_told_by_results(pairs, written)))
 
 
 def _told_by_feeds(pairs: PinnedPairs, base: RunState) -> DataFrame | None:
@@ -125,7 +125,7 @@ def _told_by_feeds(pairs: PinnedPairs, base: RunState) -> DataFrame | None:
             changes = _feed(pairs.passages[0], known.get(PASSAGES, ""), pairs.passages[1])
             texts = _net(changes.withColumn(CONTENT_HASH, F.xxhash64(PASSAGE)), PASSAGE_ID)
             texts.count()  # its gaps show here
-    except (PySparkException, Py4JJavaError, InputError):
+    except (*FOREIGN, InputError):
         return None
     try:
         changes = _feed(pairs.table, known["pairs"], pairs.version)
@@ -135,12 +135,12 @@ def _told_by_feeds(pairs: PinnedPairs, base: RunState) -> DataFrame | None:
         touched = _net(changes.withColumn(CONTENT_HASH, F.xxhash64(QUERY, PASSAGE)), *PAIR_KEY)
         if texts is not None:
             touched = touched.union(pairs.rows.join(texts, PASSAGE_ID, "left_semi").select(*PAIR_KEY)).distinct()
-        touched = touched.persist(StorageLevel.DISK_ONLY)
+        touched = stored(touched)
         touched.count()  # the feed's gaps show here
-    except (PySparkException, Py4JJavaError) as error:
+    except FOREIGN as error:
         if any(name in str(error) for name in _OTHER_COLUMNS):
             return None
-        if isinstance(error, Py4JJavaError) and not any(name in str(error) for name in _GAPS):
+        if not isinstance(error, AnalysisException) and not any(name in str(error) for name in _GAPS):
             raise
         first, last = int(known["pairs"].partition("@")[2]) + 1, pairs.delta_version
         raise InputError(
@@ -238,5 +238,4 @@ def take_out(table: Table, laid_out: DataFrame, chain: list[str]) -> None:
     keys = keys_of(laid_out).distinct()
     same = " AND ".join(f"old.{name} <=> changed.{name}" for name in PAIR_KEY)
     runs = ", ".join(map(literal, chain))
-    merge = table.delta().alias("old").merge(keys.alias("changed"), f"{same} AND old.run_id IN ({runs})")
-    despite_conflicts(merge.whenMatchedDelete().execute)
+    table.merge(keys, "changed", f"{same} AND old.run_id IN ({runs})", "WHEN MATCHED THEN DELETE")

@@ -7,6 +7,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, DataFrameReader
 from pyspark.sql.functions import col
 
+from cluster.connect import is_connect
 from jobs.engine.faults import told
 from jobs.engine.place import Place, literal
 from jobs.engine.schemas import BUILT_BY
@@ -24,7 +25,7 @@ class ReadableTable(Place):
             return found
         detail = self.detail("id", "properties", "minReaderVersion", "tableFeatures")
         return Snapshot(
-            version=int(self.delta().history(1).first()["version"]),  # type: ignore[index]
+            version=int(self.history(1).first()["version"]),  # type: ignore[index]
             table_id=str(detail["id"]),
             properties=dict(detail["properties"]),
             reader_version=int(detail["minReaderVersion"]),
@@ -45,7 +46,7 @@ class ReadableTable(Place):
 
     def detail(self, *names: str) -> dict[str, Any]:
         """Those columns of what Delta tells of the table."""
-        return self.delta().detail().select(*names).first().asDict()  # type: ignore[union-attr]
+        return self.spark.sql(f"DESCRIBE DETAIL {self.sql_name}").select(*names).first().asDict()  # type: ignore[union-attr]
 
     def built(self) -> bool:
         """Whether a build owns its rows."""
@@ -66,16 +67,19 @@ class ReadableTable(Place):
                 raise InputError(f"{self.location} has no version {version}; its newest is {latest}")
             reader = reader.option("versionAsOf", version)
         try:
-            return self._reader(reader)
+            rows = self._reader(reader)
+            if is_connect(rows):
+                rows.schema  # noqa: B018  (it is only now that the table is looked at)
+            return rows
         except AnalysisException as error:
             raise InputError(f"cannot read {self.location}: {told(error)}") from error
 
     def _reader(self, reader: DataFrameReader) -> DataFrame:
-        return reader.table(self.sql_name) if self.in_catalog else reader.format("delta").load(self.location)
+        return reader.table(self.sql_name) if self.in_catalog else reader.format("delta").load(self.path)
 
     def made_at(self, version: int) -> datetime:
         """When a version was committed."""
-        found = self.delta().history().where(col("version") == version).select("timestamp").first()
+        found = self.history().where(col("version") == version).select("timestamp").first()
         if found is None:
             raise InputError(f"the log of {self.location} does not tell any more when version {version} was made")
         return found["timestamp"]  # type: ignore[no-any-return]
@@ -86,7 +90,7 @@ class ReadableTable(Place):
         Raises:
             InputError: there is no Delta table.
         """
-        history = self.delta().history().select("version", "timestamp").collect()
+        history = self.history().select("version", "timestamp").collect()
         there = [int(row["version"]) for row in history if row["timestamp"] <= moment]
         return max(there, default=int(history[-1]["version"]))
 
@@ -104,8 +108,7 @@ class ReadableTable(Place):
             RunFailedError: there is none.
         """
         for limit in (10, None):
-            history = self.delta().history(limit)  # type: ignore[arg-type]
-            found = history.where(col("userMetadata") == transaction).select("version").first()
+            found = self.history(limit).where(col("userMetadata") == transaction).select("version").first()
             if found is not None:
                 return int(found["version"])
         raise RunFailedError(f"{self.location} has no commit {transaction}, though it was written")
