@@ -12,8 +12,13 @@ from cluster.connect import is_connect
 from jobs.engine.locations import NAME_PART, names_table, qualified, quoted
 from mkdm.errors import ConfigError, refuse_credentials
 
-_NO_TABLE = ("DELTA_TABLE_NOT_FOUND", "DELTA_PATH_DOES_NOT_EXIST", "DELTA_MISSING_DELTA_TABLE", "PATH_NOT_FOUND")
-"""Conditions of a folder that is not there, or of another kind."""
+_NO_TABLE = (
+    "DELTA_TABLE_NOT_FOUND",
+    "DELTA_PATH_DOES_NOT_EXIST",
+    "DELTA_MISSING_DELTA_TABLE",
+    "PATH_NOT_FOUND",
+)
+"""Conditions of a folder where nothing is, or no Delta table."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Place:
         try:
             self.spark.read.format("delta").load(self.path).schema  # noqa: B018  (asks the server)
         except AnalysisException as error:
-            if (error.getCondition() or "") in _NO_TABLE or any(f"[{name}]" in str(error) for name in _NO_TABLE):
+            if any(f"[{name}]" in str(error) for name in _NO_TABLE):
                 return False
             raise
         return True

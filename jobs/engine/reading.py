@@ -20,12 +20,12 @@ class ReadableTable(Place):
 
     def snapshot(self, rows: DataFrame | None = None) -> Snapshot:
         """Version, id, properties and protocol of the table as a read of it has found them; None reads it now."""
-        found = snapshot_of(self._reader(self.spark.read) if rows is None else rows)
+        found = self._seen(rows)
         if found is not None:
             return found
         detail = self.detail("id", "properties", "minReaderVersion", "tableFeatures")
         return Snapshot(
-            version=int(self.history(1).first()["version"]),  # type: ignore[index]
+            version=self._newest(),
             table_id=str(detail["id"]),
             properties=dict(detail["properties"]),
             reader_version=int(detail["minReaderVersion"]),
@@ -34,15 +34,24 @@ class ReadableTable(Place):
 
     def table_id(self) -> str:
         """The id that the table keeps for life, whatever its place or name."""
-        return self.snapshot().table_id
+        found = self._seen()
+        return found.table_id if found else str(self.detail("id")["id"])
 
     def latest_version(self) -> int:
         """The newest Delta version."""
-        return self.snapshot().version
+        found = self._seen()
+        return found.version if found else self._newest()
 
     def properties(self) -> dict[str, str]:
         """Its Delta table properties."""
-        return self.snapshot().properties
+        found = self._seen()
+        return found.properties if found else dict(self.detail("properties")["properties"])
+
+    def _seen(self, rows: DataFrame | None = None) -> Snapshot | None:
+        return snapshot_of(self._reader(self.spark.read) if rows is None else rows)
+
+    def _newest(self) -> int:
+        return int(self.history(1).first()["version"])  # type: ignore[index]
 
     def detail(self, *names: str) -> dict[str, Any]:
         """Those columns of what Delta tells of the table."""
@@ -58,21 +67,26 @@ class ReadableTable(Place):
         Raises:
             InputError: there is no Delta table, or it no longer has or not yet has that version.
         """
-        if not self.exists():
-            raise InputError(f"no Delta table at {self.location} (files are told by .parquet, .csv, .tsv or .jsonl)")
-        reader = self.spark.read
-        if version is not None:
-            latest = self.latest_version()
-            if not 0 <= version <= latest:
-                raise InputError(f"{self.location} has no version {version}; its newest is {latest}")
-            reader = reader.option("versionAsOf", version)
+        lazily = is_connect(self.spark)
+        if not lazily:  # else the server is asked once, by the read itself
+            self._require(version)
+        reader = self.spark.read if version is None else self.spark.read.option("versionAsOf", version)
         try:
             rows = self._reader(reader)
-            if is_connect(rows):
+            if lazily:
                 rows.schema  # noqa: B018  (it is only now that the table is looked at)
             return rows
         except AnalysisException as error:
+            if lazily:
+                self._require(version)
             raise InputError(f"cannot read {self.location}: {told(error)}") from error
+
+    def _require(self, version: int | None) -> None:
+        if not self.exists():
+            raise InputError(f"no Delta table at {self.location} (files are told by .parquet, .csv, .tsv or .jsonl)")
+        latest = None if version is None else self.latest_version()
+        if latest is not None and not 0 <= version <= latest:  # type: ignore[operator]
+            raise InputError(f"{self.location} has no version {version}; its newest is {latest}")
 
     def _reader(self, reader: DataFrameReader) -> DataFrame:
         return reader.table(self.sql_name) if self.in_catalog else reader.format("delta").load(self.path)

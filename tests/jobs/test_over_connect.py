@@ -72,6 +72,7 @@ def test_build_score_change_and_rank(connected, student_folder, tmp_path):
     assert gone != changed
     documents = warehouse.table("documents")
     documents.delete(f"doc_id = '{gone}'")
+    warehouse.table("query_documents").delete(f"doc_id = '{gone}'")
     connected.sql(f"UPDATE {documents.sql_name} SET text = 'a gasket is a seal' WHERE doc_id = '{changed}'")
     build(connected, config)
     again = score(connected, scoring)
