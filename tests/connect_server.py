@@ -49,6 +49,7 @@ def connect_server(folder: Path, conf: dict[str, str], cores: int = 2) -> Iterat
         "spark.databricks.delta.snapshotPartitions": "1",
         "spark.connect.grpc.binding.address": HOST,
         "spark.connect.grpc.binding.port": str(port),
+        "spark.connect.progress.reportInterval": "200ms",
         **conf,
     }
     home = _find_spark_home()

@@ -23,6 +23,9 @@ else:
 _CONDITION = re.compile(r"\[([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)*)\]")
 _CLASS = re.compile(r"^\(([\w.$]+)\) ")
 """How the text of an error over Spark Connect begins, unless its class is PySpark's own."""
+_CONFLICT = re.compile(
+    r"\bio\.delta\.exceptions\.|\[DELTA_(?:CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)[.\w]*\]"
+)
 _CAUSE = re.compile(r"^Caused by: ([\w.$]+): (.*)$", re.MULTILINE)
 _WORKER = re.compile(r"^mkdm\.errors\.(\w+): (.*)$", re.MULTILINE)
 _BEFORE = re.compile(
@@ -131,7 +134,7 @@ def told(error: BaseException) -> MkdmError:
 def is_conflict(error: BaseException) -> bool:
     """Whether a commit failed because another writer came first: Delta's class of the error, or its text, tells."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    return "DeltaConcurrentModificationException" in kinds or "io.delta.exceptions." in str(error)
+    return "DeltaConcurrentModificationException" in kinds or _CONFLICT.search(str(error)) is not None
 
 
 def one_line(run: Callable[P, T]) -> Callable[P, T]:

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import QUICK
@@ -10,9 +12,12 @@ from deltalake import DeltaTable as Reader
 from query_logs import sample_log
 
 from cluster.connect import is_connect
-from cluster.session import task_slots
+from cluster.session import gives_whole_executors, task_slots
 from jobs.build_pairs import run as build
-from jobs.engine import Warehouse
+from jobs.engine import Table, Warehouse
+from jobs.engine import table as engine_table
+from jobs.engine.faults import is_conflict
+from jobs.engine.progress import progress
 from jobs.funnel.config import BuildPairsConfig
 from jobs.maintain import MaintainConfig
 from jobs.maintain import run as maintain
@@ -45,6 +50,7 @@ def rows_of(warehouse: Warehouse, name: str) -> list[dict]:
 def test_build_score_change_and_rank(connected, student_folder, tmp_path):
     assert is_connect(connected)
     assert task_slots(connected) == 1
+    assert gives_whole_executors(connected)
     warehouse = Warehouse(connected, str(tmp_path / "warehouse"))
     log = sample_log()
     log.write(connected, warehouse)
@@ -93,6 +99,47 @@ def test_build_score_change_and_rank(connected, student_folder, tmp_path):
     assert [care.files_after for care in cared] == [1, 1]
     with pytest.raises(InputError, match="no Delta table at"):
         warehouse.table("nothing").read()
+
+
+def test_progress_is_the_share_of_tasks(connected):
+    def slowly(batches):
+        time.sleep(0.3)
+        yield from batches
+
+    with progress(connected, "scoring", 1000) as bar:
+        bar.begin(800)
+        connected.range(0, 8, 1, 8).mapInArrow(slowly, "id long").collect()
+        assert 0 < bar.rows() < 800
+        bar.settle(800)
+        assert bar.rows() == 800
+
+
+def test_a_merge_that_another_writer_came_before_is_done_again(connected, tmp_path, monkeypatch):
+    """A real conflict, which no class of Python's tells over Connect: the other writer comes in the midst of it."""
+    begun, over, told = tmp_path / "begun", tmp_path / "over", []
+    monkeypatch.setattr(engine_table, "is_conflict", lambda error: told.append(error) or is_conflict(error))
+    table = Table(connected, str(tmp_path / "table"))
+    table.overwrite(connected.range(3).coalesce(1))
+
+    def waiting(batches):
+        begun.touch()
+        while not over.exists():
+            time.sleep(0.05)
+        yield from batches
+
+    def other_writer() -> None:
+        while not begun.exists():
+            time.sleep(0.05)
+        Reader(table.location).delete("id = 0")
+        over.touch()
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(other_writer)
+        rows = connected.range(1, 2, 1, 1).mapInArrow(waiting, "id long")
+        table.merge(rows, "new", "old.id = new.id", "WHEN MATCHED THEN DELETE")
+        other.result()
+    assert len(told) == 1
+    assert [row.id for row in table.read().collect()] == [2]
 
 
 def test_a_file_is_scored_by_the_command_without_a_jvm(server, student_folder, tmp_path):
