@@ -29,6 +29,7 @@ from mkdm.model import (
     model_folders,
     read_wording,
 )
+from udfs.model import seen_by_tasks
 
 if TYPE_CHECKING:  # torch is imported on executors alone
     from mkdm.scoring import Block, PairScorer, WindowScores
@@ -102,6 +103,7 @@ def check_model(
             lacks the IR file that is asked for; or its tokenizer joins the template with the texts.
         ConfigError: a backend has not that precision, or a model does not take that many tokens.
     """
+    model = seen_by_tasks(model)
     version = checked_version(model, prompting)
     for folder in model_folders(model):
         if (wording := read_wording(folder, prompting)) is not None:

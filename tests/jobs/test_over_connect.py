@@ -116,19 +116,19 @@ def test_progress_is_the_share_of_tasks(connected):
 
 def test_a_merge_that_another_writer_came_before_is_done_again(connected, tmp_path, monkeypatch):
     """A real conflict, which no class of Python's tells over Connect: the other writer comes in the midst of it."""
-    begun, over, told = tmp_path / "begun", tmp_path / "over", []
+    begun, over, told, end = tmp_path / "begun", tmp_path / "over", [], time.time() + 60
     monkeypatch.setattr(engine_table, "is_conflict", lambda error: told.append(error) or is_conflict(error))
     table = Table(connected, str(tmp_path / "table"))
     table.overwrite(connected.range(3).coalesce(1))
 
     def waiting(batches):
         begun.touch()
-        while not over.exists():
+        while not over.exists() and time.time() < end:
             time.sleep(0.05)
         yield from batches
 
     def other_writer() -> None:
-        while not begun.exists():
+        while not begun.exists() and time.time() < end:
             time.sleep(0.05)
         Reader(table.location).delete("id = 0")
         over.touch()
