@@ -30,6 +30,7 @@ from mkdm.model import (
     read_wording,
 )
 from udfs.model import seen_by_tasks
+from udfs.workers import keep_for_good, one_task
 
 if TYPE_CHECKING:  # torch is imported on executors alone
     from mkdm.scoring import Block, PairScorer, WindowScores
@@ -128,7 +129,9 @@ class LoadedScorer:
 @lru_cache(maxsize=1)
 def loaded_scorer(settings: ScoringSettings) -> LoadedScorer:
     """Load the model once in this Python worker; Spark keeps the worker from task to task. See `load`."""
-    return load(settings)
+    loaded = load(settings)
+    keep_for_good()
+    return loaded
 
 
 def load(settings: ScoringSettings) -> LoadedScorer:
@@ -201,6 +204,9 @@ def score_udf(settings: ScoringSettings) -> UserDefinedFunction:
 
 def _block_scorer(settings: ScoringSettings) -> Callable[[Batches], Iterator[pd.DataFrame]]:
     def score(batches: Iterator[tuple[pd.Series, pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
+        yield from one_task(results(batches))
+
+    def results(batches: Batches) -> Iterator[pd.DataFrame]:
         loaded = loaded_scorer(settings)
         began = time.perf_counter()
         for result in loaded.scorer.score_blocks(blocks_in(batches)):

@@ -31,6 +31,7 @@ from jobs.engine import scoring  # noqa: E402
 from jobs.engine.pairs import read_pairs  # noqa: E402
 from jobs.engine.warehouse import Warehouse  # noqa: E402
 from udfs.scoring import BLOCK_PAIRS, RESULT, _block_scorer  # noqa: E402
+from udfs.workers import one_task  # noqa: E402
 
 COMPILED = "-XX:ReservedCodeCacheSize=240m"
 """By all tiers, as executors do; a session on one machine compiles lightly, and then takes thrice the time."""
@@ -41,6 +42,9 @@ def stand_in(_settings: object) -> Any:
     """In place of `score_udf`: a score from the lengths of the texts, at no cost worth speaking of."""
 
     def score(batches):
+        yield from one_task(results(batches))
+
+    def results(batches):
         for queries, passages, pairs in chain.from_iterable(zip(*batch, strict=True) for batch in batches):
             lengths = [np.array([len(text or "") for text in texts], dtype=np.int32) for texts in (queries, passages)]
             packed = np.asarray(pairs)
@@ -162,7 +166,8 @@ def measure(
         changed = "SET passage = concat(passage, ' changed') WHERE pmod(xxhash64(passage_id), 200) = 7"
         spark.sql(f"UPDATE {pairs.sql_name} {changed}")
     else:
-        pairs.delete("pmod(xxhash64(split_part(passage_id, ':', 1)), 100) = 7")
+        document = "substring_index(passage_id, ':', size(split(passage_id, ':')) - 1)"
+        pairs.delete(f"pmod(xxhash64({document}), 100) = 7")
     began, added_cores = time.monotonic(), meter.core_seconds()
     added = score.run(spark, score.ScoreConfig(**(vars(config) | {"incremental": True, "chunks": "auto"})))
     incremental, added_cores = time.monotonic() - began, meter.core_seconds() - added_cores
