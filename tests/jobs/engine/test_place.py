@@ -22,19 +22,19 @@ from mkdm.errors import ConfigError
         ("pairs", False, "./scores"),
     ],
 )
-def test_a_sibling_is_in_the_same_folder_or_schema(location, in_catalog, sibling):
-    place = Place(None, location)
+def test_a_sibling_is_in_the_same_folder_or_schema(spark, location, in_catalog, sibling):
+    place = Place(spark, location)
     assert place.in_catalog == in_catalog
-    assert place.sibling("scores") == Place(None, sibling)
+    assert place.sibling("scores") == Place(spark, sibling)
 
 
-def test_names_in_a_catalog_are_quoted_part_by_part():
-    assert Place(None, "main.`q.a`.pairs").sql_name == "`main`.`q.a`.`pairs`"
+def test_names_in_a_catalog_are_quoted_part_by_part(spark):
+    assert Place(spark, "main.`q.a`.pairs").sql_name == "`main`.`q.a`.`pairs`"
 
 
-def test_a_folder_with_a_backtick_is_refused():
+def test_a_folder_with_a_backtick_is_refused(spark):
     with pytest.raises(ConfigError, match="backtick"):
-        Place(None, "ware`house/pairs")
+        Place(spark, "ware`house/pairs")
 
 
 def test_a_literal_cannot_be_left():
@@ -42,8 +42,8 @@ def test_a_literal_cannot_be_left():
 
 
 @pytest.mark.parametrize(("root", "yes"), [("main.qa", True), ("main.`q a`", True), ("main", False), ("./w", False)])
-def test_a_schema_is_told_from_a_folder(root, yes):
-    assert names_schema(None, root) == yes
+def test_a_schema_is_told_from_a_folder(spark, root, yes):
+    assert names_schema(spark, root) == yes
 
 
 def test_fsspec_tells_of_files_what_hadoop_tells(spark, tmp_path):
