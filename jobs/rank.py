@@ -1,12 +1,10 @@
 """Ranks the passages of each query by score and publishes the ranking in one commit: `mkdm rank`."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.internal import InternalFunction
@@ -22,8 +20,11 @@ from jobs.engine import (
     Warehouse,
     chain_of,
     one_line,
+    released,
     run_job,
     say,
+    stored,
+    with_settings,
 )
 from jobs.rescoring import Calibration, Lists, RescoreFlags, Rescoring, rescore_heads
 from mkdm.columns import CONTENT_HASH, MODEL_VERSION, PASSAGE_ID, QUERY_ID, RANK, RUN_ID, SCORE
@@ -139,12 +140,12 @@ def run(spark: SparkSession, config: RankConfig) -> RankReport:
         say(f"run {state.run.run_id} is published already, as version {before}: nothing to do")
         queries, expected = _expected(mine.groupBy(QUERY_ID).agg(F.count("*").alias(_SCORES)), config.top_k)
     elif rescoring is None:
-        best = _best(mine, config.top_k).persist(StorageLevel.DISK_ONLY)  # a merge reads it twice
+        best = stored(_best(mine, config.top_k))  # a merge reads it twice
         try:
             _publish(ranked, best, wanted, update)
             queries, expected = _expected(best.where(F.col(RANK) == 1), config.top_k)
         finally:
-            best.unpersist()
+            released(best)
     else:
         lists = Lists.of(_best(mine, max(config.top_k, rescoring.top), CONTENT_HASH), rescoring)
         try:
@@ -201,11 +202,12 @@ def _rescoring(warehouse: Warehouse, ledger: Ledger, config: RankConfig, state: 
 
 def _publish(ranked: Table, best: DataFrame, wanted: dict[str, Any], update: bool) -> None:
     """The one commit; `update` where most rows stay as they are."""
-    with _metadata(ranked.spark, wanted):
-        if update:
+    told = json.dumps(wanted)
+    with with_settings(ranked.spark, {_METADATA: told} if update else {}) as can_tell:
+        if update and can_tell:
             ranked.merge_to(best.select(*RANKED), (QUERY_ID, RANK))
-        else:
-            ranked.overwrite(best.select(*RANKED))
+        else:  # of a session without that setting too: MERGE has no other way to tell what it made
+            ranked.overwrite(best.select(*RANKED), user_metadata=told)
 
 
 def transform(scores: DataFrame, top_k: int) -> DataFrame:
@@ -265,21 +267,10 @@ def _complete_run(ledger: Ledger, run_id: str | None) -> RunState:
 def _published(ranked: Table) -> tuple[dict[str, Any], int | None]:
     """What the newest ranking was made of, as its own commit says, and its version."""
     for limit in (10, None):
-        history = ranked.delta().history(limit)  # type: ignore[arg-type]
-        for row in history.select("version", "userMetadata").collect():
+        for row in ranked.history(limit).select("version", "userMetadata").collect():
             if row["userMetadata"]:
                 return json.loads(row["userMetadata"]), int(row["version"])
     return {}, None
-
-
-@contextmanager
-def _metadata(spark: SparkSession, content: dict[str, Any]) -> Iterator[None]:
-    """Commits inside the block carry the content as their user metadata."""
-    spark.conf.set(_METADATA, json.dumps(content))
-    try:
-        yield
-    finally:
-        spark.conf.unset(_METADATA)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pyspark.sql import SparkSession
 
+from cluster.connect import is_connect
 from cluster.session import ClusterConfig, StepSessions, gives_whole_executors
 from jobs.build_pairs import run as run_build
 from jobs.engine import RunReport, run_job, say
@@ -76,7 +77,7 @@ def _steps(
 
 def _say_shape(spark: SparkSession) -> None:
     whole = gives_whole_executors(spark)
-    if whole is None and getattr(spark, "sparkContext", None) is not None:
+    if whole is None and not is_connect(spark):
         return  # an executor has one core
     if whole:
         text = "all cores of an executor: build-pairs and rank alone would have a task per core"

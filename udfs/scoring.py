@@ -30,6 +30,7 @@ from mkdm.model import (
     pinned_models,
     read_wording,
 )
+from udfs.model import seen_by_tasks
 from udfs.shipping import receive
 from udfs.workers import keep_for_good, one_task
 
@@ -117,6 +118,7 @@ def check_model(
         ConfigError: a backend has not that precision, or a model does not take that many tokens.
     """
     model, origin = pinned_models(model)
+    model = seen_by_tasks(model)
     version = checked_version(model, prompting)
     for folder in model_folders(model):
         if (wording := read_wording(folder, prompting)) is not None:

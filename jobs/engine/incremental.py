@@ -9,20 +9,20 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.storagelevel import StorageLevel
 
 from jobs.engine.blocks import keys_of
 from jobs.engine.buckets import DOCUMENT
 from jobs.engine.chunked_run import say
+from jobs.engine.faults import FOREIGN
 from jobs.engine.ledger import BASE_RUN, COMPLETE, REPLACING, Identity, Ledger, Run, RunState
+from jobs.engine.limits import released, stored
 from jobs.engine.pairs import as_written, check_pairs
 from jobs.engine.pinned_pairs import PASSAGES, PinnedPairs
 from jobs.engine.place import literal
-from jobs.engine.table import Table, despite_conflicts
+from jobs.engine.table import Table
 from mkdm.columns import CONTENT_HASH, PAIR_KEY, PASSAGE, PASSAGE_ID, QUERY, RUN_ID
 from mkdm.errors import InputError, RunFailedError
 
@@ -58,7 +58,7 @@ class Changes:
 
     def release(self) -> None:
         """Drop what is stored of them."""
-        self.touched.unpersist()
+        released(self.touched)
 
 
 def base_of(ledger: Ledger, identity: Identity, pairs: PinnedPairs) -> RunState | None:
@@ -113,7 +113,7 @@ def changes_since(pairs: PinnedPairs, base: RunState, ledger: Ledger, scores: Ta
             return changes
         changes.release()
     say(f"comparing all pairs with what run {base.run.run_id}, and those that it adds to, wrote for them")
-    return Changes.of(pairs, _told_by_results(pairs, written).persist(StorageLevel.DISK_ONLY))
+    return Changes.of(pairs, stored(_told_by_results(pairs, written)))
 
 
 def _told_by_feeds(pairs: PinnedPairs, base: RunState) -> DataFrame | None:
@@ -129,7 +129,7 @@ def _told_by_feeds(pairs: PinnedPairs, base: RunState) -> DataFrame | None:
             changes = _feed(pairs.passages[0], known.get(PASSAGES, ""), pairs.passages[1])
             texts = _net(changes.withColumn(CONTENT_HASH, F.xxhash64(PASSAGE)), PASSAGE_ID)
             texts.count()  # its gaps show here
-    except (PySparkException, Py4JJavaError, InputError):
+    except (*FOREIGN, InputError):
         return None
     try:
         changes = _feed(pairs.table, known["pairs"], pairs.version)
@@ -139,12 +139,12 @@ def _told_by_feeds(pairs: PinnedPairs, base: RunState) -> DataFrame | None:
         touched = _net(changes.withColumn(CONTENT_HASH, F.xxhash64(QUERY, PASSAGE)), *PAIR_KEY)
         if texts is not None:
             touched = touched.union(pairs.rows.join(texts, PASSAGE_ID, "left_semi").select(*PAIR_KEY)).distinct()
-        touched = touched.persist(StorageLevel.DISK_ONLY)
+        touched = stored(touched)
         touched.count()  # the feed's gaps show here
-    except (PySparkException, Py4JJavaError) as error:
+    except FOREIGN as error:
         if any(name in str(error) for name in _OTHER_COLUMNS):
             return None
-        if isinstance(error, Py4JJavaError) and not any(name in str(error) for name in _GAPS):
+        if not isinstance(error, AnalysisException) and not any(name in str(error) for name in _GAPS):
             raise
         first, last = int(known["pairs"].partition("@")[2]) + 1, pairs.delta_version
         raise InputError(
@@ -245,8 +245,7 @@ def take_out(table: Table, laid_out: DataFrame, chain: list[str]) -> None:
     runs = ", ".join(map(literal, chain))
     places = places_of(keys)
     lies = "" if places is None else f" AND {lies_in(places, f'old.{PASSAGE_ID}')}"
-    merge = table.delta().alias("old").merge(keys.alias("changed"), f"{same} AND old.run_id IN ({runs}){lies}")
-    despite_conflicts(merge.whenMatchedDelete().execute)
+    table.merge(keys, "changed", f"{same} AND old.run_id IN ({runs}){lies}", "WHEN MATCHED THEN DELETE")
 
 
 def places_of(keys: DataFrame) -> list[tuple[str, str]] | None:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
+from jobs.engine import released, stored
 from jobs.rescoring.calibration import Calibration
 from jobs.rescoring.teacher_run import TEXT_KEY, Rescoring
 from mkdm.columns import MODEL_VERSION, PAIR_KEY, PASSAGE_ID, QUERY_ID, RANK, RUN_ID, SCORE
@@ -50,12 +50,12 @@ class Lists:
         head = F.col(RANK) <= rescoring.top
         said = rescoring.rows().select(*TEXT_KEY, *(F.col(name).alias(new) for name, new in _OF_TEACHER.items()))
         rows = best.withColumn(_HEAD, head).join(said.withColumn(_HEAD, F.lit(True)), [*TEXT_KEY, _HEAD], "left")
-        rows = rows.persist(StorageLevel.DISK_ONLY)
+        rows = stored(rows)
         counted = rows.where(_HEAD).agg(F.count("*").alias("heads"), F.count(_OF_TEACHER[SCORE]).alias("read"))
         found = counted.collect()[0]
         run, rejected = rescoring.report.run.run_id, rescoring.report.totals.rows_rejected
         if found["heads"] - found["read"] != rejected:
-            rows.unpersist()
+            released(rows)
             raise RunFailedError(
                 f"of {found['heads']:,} pairs in the heads {found['read']:,} have a teacher's score and {rejected:,} "
                 f"were rejected by run {run}: remove that run with mkdm runs --remove, and start again"
@@ -64,7 +64,7 @@ class Lists:
 
     def release(self) -> None:
         """Drop what is stored of them."""
-        self.rows.unpersist()
+        released(self.rows)
 
     def refuse_rejects(self, max_reject_rate: float) -> None:
         """Refuse lists whose heads lack too much; nothing is published then.

@@ -9,7 +9,6 @@ each pair of the heads has a row in `rescored`, of this run or of one that it ad
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -30,9 +29,11 @@ from jobs.engine import (
     drop_staging,
     is_laid_out,
     read_pairs,
+    released,
     say,
     score_blocks,
     scored_rows,
+    stored,
 )
 from jobs.rescoring.flags import NamedTeacher, RescoreFlags, teacher_of
 from mkdm.columns import CONTENT_HASH, PAIR, PAIR_KEY, PASSAGE, PASSAGE_ID, QUERY, RUN_ID
@@ -169,7 +170,7 @@ def _read_heads(
             state = job.start(Identity(RESCORE_JOB, settings, versions, checked.model_version), count)
         return complete(state, pairs)
     finally:
-        pairs.unpersist()
+        released(pairs)
 
 
 def _job(warehouse: Warehouse, ledger: Ledger, flags: RescoreFlags, scored: RunState) -> PairsJob:
@@ -193,7 +194,7 @@ def _unread(job: PairsJob, heads: DataFrame, known: DataFrame | None, scored: Ru
     keys = heads.select(*TEXT_KEY)
     if known is not None:
         keys = keys.join(known.select(*TEXT_KEY), list(TEXT_KEY), "left_anti")
-    keys = keys.persist(StorageLevel.DISK_ONLY)
+    keys = stored(keys)
     try:
         wanted = keys.count()
         rows, texts = job.pairs.without_texts, job.pairs.texts()
@@ -201,12 +202,12 @@ def _unread(job: PairsJob, heads: DataFrame, known: DataFrame | None, scored: Ru
         if texts is not None:
             rows = rows.drop(PASSAGE).join(texts, PASSAGE_ID, "left")
         rows = rows.where(F.xxhash64(QUERY, PASSAGE) == F.col(CONTENT_HASH)).dropDuplicates(list(PAIR_KEY))
-        rows = rows.select(*PAIR).persist(StorageLevel.DISK_ONLY)
+        rows = stored(rows.select(*PAIR))
         found = rows.count()
     finally:
-        keys.unpersist()
+        released(keys)
     if found != wanted:
-        rows.unpersist()
+        released(rows)
         raise InputError(
             f"{job.pairs.table.location} has no more the texts of {wanted - found:,} of the {wanted:,} pairs that the "
             f"teacher is to read, as run {scored.run.run_id} has scored them: score the pairs again, or give the "

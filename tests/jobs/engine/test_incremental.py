@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 from changing_pairs import SCHEMA, written
+from delta_sql import update
 from deltalake import DeltaTable as Reader
 from pyspark.sql import functions as F
 
@@ -86,8 +87,8 @@ def test_what_the_feed_cannot_tell_is_told_by_the_scores(spark, warehouse, confi
     assert f"comparing all pairs with what run {first.run.run_id}" in capsys.readouterr().err
     assert (second.totals.rows_read, of_chain(warehouse, second)) == (0, scored(*rows[:2]))
 
-    warehouse.table("scores").delta().delete("query_id = '1'")
-    pairs.delta().update("query_id = 2", {"passage": F.lit("Rubber.")})
+    warehouse.table("scores").delete("query_id = '1'")
+    update(pairs, "query_id = 2", passage="Rubber.")
     third = run(spark, config)
     assert f"comparing all pairs with what run {second.run.run_id}" in capsys.readouterr().err
     assert (third.totals.rows_read, of_chain(warehouse, third)) == (2, scored(*rows[:2]))
@@ -114,7 +115,7 @@ def test_feed_that_was_vacuumed_is_refused_and_nothing_taken_out(spark, warehous
     put(warehouse, A, B)
     first = run(spark, config)
     pairs = warehouse.table("pairs")
-    pairs.delta().update("passage_id = 'a'", {"passage": F.lit("Rubber.")})
+    update(pairs, "passage_id = 'a'", passage="Rubber.")
     shutil.rmtree(f"{pairs.location}/_change_data")
     version = pairs.latest_version()
     with pytest.raises(InputError, match=rf"does not tell what changed from version {version} to {version}: .*VACUUM"):
@@ -134,8 +135,8 @@ def test_passage_that_comes_back_is_scored(spark, warehouse, config):
     assert of_chain(warehouse, first) == scored(A, B) + Counter({("q", "c", "null_passage"): 1})
     assert first.run.input_versions["passages"] == f"{passages.table_id()}@{passages.latest_version()}"
     passages.append(spark.createDataFrame(texts[2:], of_texts), "more")
-    passages.delta().delete("passage_id = 'a'")
-    passages.delta().update("passage_id = 'b'", {"ordinal": F.lit(7)})
+    passages.delete("passage_id = 'a'")
+    update(passages, "passage_id = 'b'", ordinal=7)
     second = run(spark, config)
     assert second.totals.rows_read == 2
     assert of_chain(warehouse, second) == scored(B, C) + Counter({("q", "a", "null_passage"): 1})
@@ -145,7 +146,7 @@ def test_run_whose_rows_were_replaced_is_not_taken_for_complete(spark, warehouse
     put(warehouse, A, B)
     version = warehouse.table("pairs").latest_version()
     first = run(spark, config)
-    warehouse.table("pairs").delta().delete("passage_id = 'a'")
+    warehouse.table("pairs").delete("passage_id = 'a'")
     run(spark, config)
     back = but(config, pairs_version=version, incremental=False)
     with pytest.raises(ConfigError, match=f"run {first.run.run_id} was replaced in part by an incremental run: give"):
