@@ -187,7 +187,7 @@ def _written(scores: Table, rejects: Table, chain: list[str]) -> DataFrame:
 def _whole(pairs: PinnedPairs, changes: Changes, written: DataFrame) -> bool:
     """Whether each pair that was not touched has a row in what the chain wrote, by number."""
     replaced = _with_keys(near(written, changes.touched), changes.touched, "left_semi").count()
-    return pairs.rows_there() - changes.rows.count() == written.count() - replaced
+    return pairs.rows_there - changes.rows.count() == written.count() - replaced
 
 
 def _told_by_results(pairs: PinnedPairs, written: DataFrame) -> DataFrame:

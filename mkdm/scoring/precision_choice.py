@@ -91,7 +91,8 @@ def settle(
         ModelError: a model does not load, or has no file that may be run by that backend.
         ConfigError: a setting that it cannot meet.
     """
-    chosen, rates = [], {}
+    chosen: list[str] = []
+    rates: dict[str, float] = {}
     folders = by_version(models)
     for folder in folders:
         ways = candidates(folder, backend, prompting)
