@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.storagelevel import StorageLevel
 
 from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
@@ -21,9 +22,11 @@ from jobs.engine import (
     one_line,
     read_pinned,
     read_pinned_pairs,
+    released,
     run_job,
     say,
     settings_of,
+    stored,
 )
 from jobs.reports import (
     GROUP,
@@ -138,7 +141,7 @@ def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport | Ranke
         (golden_table, *_golden_labels(golden_table, config)),
         config.by,
     )
-    labelled = transform(pairs.rows, golden_labels.rows).persist()
+    labelled = stored(transform(pairs.rows, golden_labels.rows), StorageLevel.MEMORY_AND_DISK)
     try:
         count = labelled.count()
         if not count:
@@ -152,7 +155,7 @@ def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport | Ranke
         pairs.require_unchanged()
         golden_labels.require_unchanged()
     finally:
-        labelled.unpersist()
+        released(labelled)
     found, missing = join_scores(known, scores)
     if found.empty:
         raise InputError(f"none of the {count:,} pairs with a golden label has a score ({'; '.join(missing.values())})")

@@ -51,6 +51,7 @@ from udfs.labelling import label_udf, outcome_column, score_here
 from udfs.model import Teacher, read_zoo
 from udfs.precision import settle_in_a_task
 from udfs.scoring import RUNS_AS, ScoringSettings, check_model
+from udfs.shipping import ship
 
 JOB = "label"
 TEACHER = "teacher "
@@ -197,6 +198,7 @@ def _run_group(job: PairsJob, config: LabelConfig, teachers: list[Versioned], ou
         {"backend": config.backend, **{_setting_name(one): _setting(one, checked) for one, checked in teachers}},
         {"pairs": job.pairs.version},
         hashlib.sha256(versions.encode()).hexdigest()[:16],
+        {f"{name} {one.id}": value for one, checked in teachers for name, value in checked.origin},
     )
     say(f"labelling with {', '.join(teacher.id for teacher, _ in teachers)}")
     state = job.ledger.find(identity, None)
@@ -234,7 +236,8 @@ def label_blocks(
         query_id, passage_id, content_hash, teacher_id, teacher_version, logit, score, tokens, padded_tokens, load_id,
         seconds, error_code, error_message; logit and score are null exactly where the error_code is not.
     """
-    settings = tuple(checked for _, checked in teachers)
+    spark = blocks.sparkSession
+    settings = tuple(replace(checked, model=ship(spark, checked.model)) for _, checked in teachers)
     labelled = dealt(blocks, tasks).withColumn("result", label_udf(settings, config.side_by_side)(*block_texts()))
     return rows_of(labelled, *(_outcome(number, *teacher) for number, teacher in enumerate(teachers)))
 

@@ -13,6 +13,7 @@ from pyspark.sql.udf import UserDefinedFunction
 from mkdm.columns import LOGIT
 from mkdm.scoring import memory_bytes
 from udfs.scoring import RESULT, Batches, LoadedScorer, ScoringSettings, block_result, blocks_in, load
+from udfs.shipping import receive
 from udfs.workers import keep_for_good, one_task
 
 if TYPE_CHECKING:  # torch is imported on executors alone
@@ -102,6 +103,8 @@ def kept_teachers(teachers: tuple[ScoringSettings, ...]) -> list[LoadedScorer]:
 
 def fit_in_memory(teachers: tuple[ScoringSettings, ...]) -> bool:
     """Whether all teachers, in fp32, take no more than their share of the memory that is free here."""
+    for settings in teachers:
+        receive(settings.model)
     needed = sum(memory_bytes(settings.model) for settings in teachers)
     return needed <= MEMORY_SHARE * _free_bytes()
 

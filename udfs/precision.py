@@ -5,6 +5,7 @@ from pyspark.sql import SparkSession
 
 from udfs.asking import ask_a_task
 from udfs.scoring import ScoringSettings, show_own_gpu
+from udfs.shipping import receive, ship
 
 
 def settle_in_a_task(spark: SparkSession, settings: ScoringSettings) -> tuple[str, str]:
@@ -16,15 +17,17 @@ def settle_in_a_task(spark: SparkSession, settings: ScoringSettings) -> tuple[st
     Raises:
         ModelError: the model does not load there, or has no file that may be run.
     """
+    models = ship(spark, settings.model)
 
     def ask() -> list[str]:
         from mkdm.scoring import settle
 
+        receive(models)
         context = TaskContext.get()
         if context is not None:
             show_own_gpu(context)
         settled = settle(
-            settings.model,
+            models,
             settings.backend,
             settings.max_length,
             settings.token_budget,

@@ -27,8 +27,11 @@ from mkdm.model import (
     check_max_length,
     checked_version,
     model_folders,
+    pinned_models,
     read_wording,
 )
+from udfs.model import seen_by_tasks
+from udfs.shipping import receive
 from udfs.workers import keep_for_good, one_task
 
 if TYPE_CHECKING:  # torch is imported on executors alone
@@ -73,6 +76,7 @@ class ScoringSettings:
         token_budget: padded tokens of a batch; None as suits the device.
         export_version: what stands for the IR files that the folder must have there; None where none may be run.
         prompting: how the model is asked.
+        origin: by name, where a registry or the hub keeps it; see `pinned_models`. It decides no score.
         runs_as: what `auto` was settled to for the run, see `mkdm.scoring.settle`; None where each executor chooses.
     """
 
@@ -84,6 +88,7 @@ class ScoringSettings:
     token_budget: int | None = None
     export_version: str | None = None
     prompting: Prompting = PLAIN
+    origin: tuple[tuple[str, str], ...] = ()
     runs_as: str | None = None
 
     @property
@@ -112,6 +117,8 @@ def check_model(
             lacks the IR file that is asked for; or its tokenizer joins the template with the texts.
         ConfigError: a backend has not that precision, or a model does not take that many tokens.
     """
+    model, origin = pinned_models(model)
+    model = seen_by_tasks(model)
     version = checked_version(model, prompting)
     for folder in model_folders(model):
         if (wording := read_wording(folder, prompting)) is not None:
@@ -122,7 +129,17 @@ def check_model(
     backend = backend_for(backend, prompting)
     check_max_length(model, max_length)
     export_version = check_backend(model, backend, precision)
-    return ScoringSettings(model, version, backend, precision, max_length, token_budget, export_version, prompting)
+    return ScoringSettings(
+        model,
+        version,
+        backend,
+        precision,
+        max_length,
+        token_budget,
+        export_version,
+        prompting,
+        tuple(sorted(origin.items())),
+    )
 
 
 @dataclass(frozen=True)
@@ -151,6 +168,7 @@ def load(settings: ScoringSettings) -> LoadedScorer:
     """
     from mkdm.scoring import load_scorer
 
+    receive(settings.model)
     context = TaskContext.get()
     if context is not None:
         show_own_gpu(context)

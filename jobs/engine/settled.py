@@ -6,10 +6,12 @@ same command finds its run again whatever a probe would say by then, and an incr
 
 from dataclasses import replace
 
+from cluster.session import task_slots
 from jobs.engine.chunked_run import say
 from jobs.engine.incremental import base_of
 from jobs.engine.ledger import REMOVED, Identity, RunState
 from jobs.engine.pairs_job import PairsJob
+from udfs.imports import import_ahead
 from udfs.precision import settle_in_a_task
 from udfs.scoring import RUNS_AS, ScoringSettings
 
@@ -28,11 +30,14 @@ def settled_model(
 
     Raises:
         ModelError: the model does not load on an executor, or has no file that may be run.
+        InputError: there are no pairs.
     """
     if model.precision != AUTO:
         return model
     earlier = settled_before(job, asked, run_id, incremental)
     if earlier is None:
+        import_ahead(job.spark, model, task_slots(job.spark))
+        job.pairs.count()  # which a new run asks for, while torch is imported
         runs_as, told = settle_in_a_task(job.spark, model)
         earlier = settled_before(job, asked, run_id, incremental)  # by another driver, meanwhile
         if earlier is None:

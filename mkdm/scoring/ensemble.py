@@ -51,6 +51,7 @@ def load_scorer(
     token_budget: int | None = None,
     threads: int | None = None,
     prompting: Prompting = PLAIN,
+    streams: int | None = None,
     runs_as: str | None = None,
 ) -> PairScorer:
     """Load one model, or an ensemble of several.
@@ -71,7 +72,7 @@ def load_scorer(
         pairs = zip(by_version(models), settled, strict=True)
         ways = [(folder, way.backend, way.precision) for folder, way in pairs]
     members = [
-        Scorer.load(folder, backend, precision, max_length, token_budget, threads, prompting=prompting)
+        Scorer.load(folder, backend, precision, max_length, token_budget, threads, streams, prompting)
         for folder, backend, precision in ways
     ]
     return members[0] if len(members) == 1 else Ensemble(members)
