@@ -15,6 +15,7 @@ from pyspark.sql.udf import UserDefinedFunction
 from mkdm.errors import ModelError
 from mkdm.text import HTML, VISIBLE, normalise_query, strip_html
 from udfs.asking import ask_a_task
+from udfs.model import seen_by_tasks
 from udfs.scoring import MAX_MESSAGE
 from udfs.shipping import receive, shipped
 
@@ -93,8 +94,7 @@ def cut_settings(spark: SparkSession, folder: str, max_tokens: int, overlap: int
     Raises:
         ModelError: the folder has no tokenizer that can be used.
     """
-
-    folder = shipped(spark, folder)
+    folder = seen_by_tasks(shipped(spark, folder))
     version, cutter = ask_a_task(spark, lambda: _load(folder, max_tokens, overlap)[1:])
     return CutSettings(folder, version, cutter, max_tokens, overlap)
 

@@ -30,6 +30,7 @@ from mkdm.model import (
     pinned_models,
     read_wording,
 )
+from udfs.model import seen_by_tasks
 from udfs.shipping import receive
 from udfs.workers import keep_for_good, one_task
 
@@ -53,6 +54,8 @@ BLOCK_PAIRS = 4096
 """Pairs of a block at most. A pair is one number: the place of its query times this, plus that of its passage."""
 ANY_LENGTH = 1 << 20
 """Tokens, where how many there may be is not the question."""
+RUNS_AS = "runs_as"
+"""Among the settings of a run, what its `auto` was settled to."""
 MAX_MESSAGE = 500
 """Characters of an error message that are kept."""
 
@@ -74,6 +77,7 @@ class ScoringSettings:
         export_version: what stands for the IR files that the folder must have there; None where none may be run.
         prompting: how the model is asked.
         origin: by name, where a registry or the hub keeps it; see `pinned_models`. It decides no score.
+        runs_as: what `auto` was settled to for the run, see `mkdm.scoring.settle`; None where each executor chooses.
     """
 
     model: str
@@ -85,11 +89,17 @@ class ScoringSettings:
     export_version: str | None = None
     prompting: Prompting = PLAIN
     origin: tuple[tuple[str, str], ...] = ()
+    runs_as: str | None = None
 
     @property
     def export_setting(self) -> dict[str, str]:
         """What of a checked model belongs to a run's fingerprint besides the version."""
         return {} if self.export_version is None else {"export": self.export_version}
+
+    @property
+    def settled_setting(self) -> dict[str, str]:
+        """The same of what `auto` was settled to."""
+        return {} if self.runs_as is None else {RUNS_AS: self.runs_as}
 
 
 def check_model(
@@ -108,6 +118,7 @@ def check_model(
         ConfigError: a backend has not that precision, or a model does not take that many tokens.
     """
     model, origin = pinned_models(model)
+    model = seen_by_tasks(model)
     version = checked_version(model, prompting)
     for folder in model_folders(model):
         if (wording := read_wording(folder, prompting)) is not None:
@@ -153,6 +164,7 @@ def load(settings: ScoringSettings) -> LoadedScorer:
     Raises:
         ModelError: the folder here is not the one that the driver checked.
         ConfigError: a setting that the model or machine cannot meet.
+        MachineError: the machine cannot run what the run was settled to.
     """
     from mkdm.scoring import load_scorer
 
@@ -174,6 +186,7 @@ def load(settings: ScoringSettings) -> LoadedScorer:
         settings.token_budget,
         threads=None if context is None else context.cpus(),
         prompting=settings.prompting,
+        runs_as=settings.runs_as,
     )
     if scorer.model_version != settings.model_version:
         raise ModelError(

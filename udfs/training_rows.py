@@ -30,6 +30,7 @@ from mkdm.train import (
     soft_label_column,
 )
 from udfs.asking import ask_a_task
+from udfs.model import seen_by_tasks
 from udfs.scoring import MAX_MESSAGE, texts
 from udfs.shipping import receive, shipped
 
@@ -116,6 +117,7 @@ def encoding_settings(spark: SparkSession, folder: str, max_length: int) -> tupl
     Raises:
         ModelError: the folder has no tokenizer that can be used.
     """
+    folder = seen_by_tasks(folder)
 
     def look() -> dict[str, Any]:
         encoder, version = _load(folder, max_length)
