@@ -30,8 +30,8 @@ from jobs.reports import read_grouped
 from mkdm.columns import GOLDEN_LABEL, PAIR, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
 from mkdm.config import parse_config, require_at_least
 from mkdm.errors import ConfigError, InputError, QualityGateError
-from udfs.export import PRECISIONS, check_installed, export
-from udfs.model import Export
+from udfs.export import PRECISIONS, Registration, check_installed, export, register
+from udfs.model import Export, is_uri
 from udfs.scoring import check_model
 
 JOB = "export-model"
@@ -73,13 +73,19 @@ class ExportModelConfig(LabelledPairsFlags):
     format: Literal["openvino", "onnx"] = "openvino"
     """openvino: IR files, which mkdm score takes on CPUs. onnx: a file with the score as its output and a
     tokenizer.json beside it, for other servers; separate layers and templates are refused."""
+    register: str | None = None
+    """Registered model of MLflow, in Unity Catalog CATALOG.SCHEMA.NAME, that gets the folder as a new version."""
+    register_alias: str | None = None
+    """Alias of that version, such as champion, by which mkdm score --model models:/NAME@ALIAS finds it."""
+    mlflow: str | None = None
+    """MLflow tracking URI of --register; default: $MLFLOW_TRACKING_URI."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "calibration_rows")
         require_at_least(self, 2, "validation_rows")
         require_at_least(self, 0, "seed", "max_auc_loss")
-        if "," in self.model or "://" in self.model:
+        if "," in self.model or is_uri(self.model):
             raise ConfigError(f"--model is {self.model}; give one local folder, to write the files into")
         if not set(self.chosen) <= set(PRECISIONS[self.format]):
             raise ConfigError(f"--precisions is {self.precisions!r}: choose from {', '.join(PRECISIONS[self.format])}")
@@ -135,6 +141,7 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportModelReport:
         QualityGateError: a precision was refused; the others are kept.
     """
     check_installed(config.format)
+    registration = Registration.wanted(config.register, config.register_alias, config.mlflow)
     model = check_model(config.model, "torch", "fp32")
     warehouse = Warehouse(spark, config.warehouse)
     options = config.file_options()
@@ -188,7 +195,8 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportModelReport:
         ledger.record(state.run, FAILED)
         raise
     figures = {name: one.figures for name, one in done.exported.items()} | done.refused
-    noted = {f"{name} {key}": f"{value:.6g}" for name, some in figures.items() for key, value in some.items()}
+    gate = {f"{name} {key}": value for name, some in figures.items() for key, value in some.items()}
+    noted = {name: f"{value:.6g}" for name, value in gate.items()}
     totals = Totals(len(labelled), len(labelled), model_loads=1 + len(figures), seconds=time.monotonic() - started)
     ledger.record(replace(state.run, settings=state.run.settings | noted), COMPLETE, totals)
     report = ExportModelReport(state.run.run_id, done)
@@ -201,6 +209,8 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportModelReport:
             f"changes AUC by {100 * bad['auc_change']:+.2f} points and scores by up to {bad['max_score_drift']:.2g}: "
             f"give other or more calibration pairs, or --force true"
         )
+    if registration is not None:
+        say(f"registered as {register(config.model, registration, gate, about)}")
     return report
 
 

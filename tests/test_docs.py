@@ -27,7 +27,7 @@ from mkdm.model.checkpoint import save_checkpoint
 from mkdm.model.zoo import read_zoo
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("jobs", "mkdm", "mkdm/serving", "cluster", "tests", "tests/scale", "notebooks")
+FOLDERS = ("jobs", "mkdm", "mkdm/serving", "cluster", "tests", "tests/scale", "tests/device", "notebooks")
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"{folder}/README.md" for folder in FOLDERS))
 TEXTS = {name: (ROOT / name).read_text() for name in DOCUMENTS}
 ELSEWHERE = {

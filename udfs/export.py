@@ -8,9 +8,10 @@ import pandas as pd
 
 from mkdm.columns import GOLDEN_LABEL, PASSAGE, QUERY, QUERY_ID
 from mkdm.errors import ConfigError
+from mkdm.export import Registration, register
 from mkdm.model import IR_PRECISIONS, Export
 
-__all__ = ["PRECISIONS", "check_installed", "export", "machine_precisions"]
+__all__ = ["PRECISIONS", "Registration", "check_installed", "export", "machine_precisions", "register"]
 
 PRECISIONS = {"openvino": IR_PRECISIONS, "onnx": ("fp32", "int8")}
 """By format, the precisions that there are."""

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from mkdm.errors import ConfigError
-from mkdm.train import TrainConfig
+from mkdm.train import VALID, TrainConfig
 
 _OURS = ("encoder", "training_set", "valid_set", "stage_one_set", "output", "teachers", "seed")
 
@@ -21,6 +21,7 @@ class PlannedRun:
         encoder: name of an encoder on the command line, to start from.
         training_set: name of a set.
         stage_one_set: name of a set, for a first stage on soft labels alone.
+        valid_set: name of the set whose split `valid` chooses the best checkpoint.
         teachers: names of runs to learn from, of which the first seed counts; or ids of teachers that the sets, as they
             are given, have labels of.
         seeds: of the runs.
@@ -33,6 +34,7 @@ class PlannedRun:
     encoder: str
     training_set: str
     stage_one_set: str | None = None
+    valid_set: str = VALID
     teachers: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     tables: tuple[str, ...] = ()
@@ -115,7 +117,7 @@ class Plan:
 
     def base_sets(self) -> set[str]:
         """The sets that the command line must name."""
-        return {name for run in self.runs for name in run.sets}
+        return {name for run in self.runs for name in (*run.sets, run.valid_set)}
 
     def _check(self, path: str) -> None:
         names = [run.name for run in self.runs]

@@ -137,7 +137,7 @@ def train_one(plan: Plan, place: Workplace, run: PlannedRun, seed: int) -> None:
     config = TrainConfig(
         encoder=place.encoders[run.encoder],
         training_set=place.set_folder(run.training_set, labelled),
-        valid_set=place.sets[VALID],
+        valid_set=place.sets[run.valid_set],
         stage_one_set=stage_one,
         output=str(folder),
         teachers=",".join(run.teachers) or "none",

@@ -3,6 +3,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,7 @@ from jobs.score import ScoreConfig
 from mkdm.errors import ConfigError, InputError, ModelError, QualityGateError
 from mkdm.scoring import machine_precisions
 from mkdm.scoring.scorer import Scorer
-from udfs.scoring import ScoringSettings, load
+from udfs.scoring import ScoringSettings, check_model, load
 
 GOLDEN = str(SAMPLE / "golden_labels.parquet")
 
@@ -33,8 +34,9 @@ def runs_of(warehouse: Warehouse, job: str) -> list[dict]:
     return [row.asDict() for row in Ledger(warehouse.table("runs")).rows(job=job)]
 
 
-def test_export_is_recorded_and_scored_with(spark, warehouse, config, texts, sample_pairs):
-    report = run(spark, config)
+def test_export_is_recorded_and_scored_with(spark, warehouse, config, texts, sample_pairs, tmp_path, monkeypatch):
+    registry = f"file:{tmp_path}/mlruns"
+    report = run(spark, replace(config, register="student", register_alias="fast", mlflow=registry))
     lines = str(report).splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["torch", "fp32", "int8"]
     record = json.loads(Path(config.model, "openvino", "export.json").read_text())
@@ -48,13 +50,24 @@ def test_export_is_recorded_and_scored_with(spark, warehouse, config, texts, sam
 
     scored = score.run(spark, ScoreConfig(config.model, warehouse.root))
     rows = {(row.query_id, row.passage_id): row.score for row in warehouse.table("scores").read().collect()}
-    taken = next(name for name in machine_precisions() if name in ("int8", "fp32"))
+    settled = runs_of(warehouse, "score")[0]["settings"]["runs_as"]
+    assert settled in ("openvino:fp32", "openvino:int8"), "whichever was quicker, of those that the machine runs"
+    taken = settled.partition(":")[2]
+    assert taken in machine_precisions()
     expected = Scorer.load(config.model, "openvino", taken).score(*texts)
     found = np.array([rows[pair["query_id"], pair["passage_id"]] for pair in sample_pairs])
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-2)  # activations are rounded batch by batch
     drift = np.abs(found - Scorer.load(config.model, "torch", "fp32").score(*texts)).max()
     assert (drift > 1e-4) == (taken == "int8")
     assert runs_of(warehouse, "score")[0]["settings"]["export"] == report.export.version()
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry)
+    monkeypatch.setenv("MKDM_CACHE", str(tmp_path / "cache"))
+    registered = check_model("models:/student@fast", "openvino", "auto")
+    assert registered.export_version == report.export.version()
+    version = mlflow.MlflowClient().get_model_version("student", "1")
+    assert mlflow.get_run(version.run_id).data.metrics["int8.auc_change"] == pytest.approx(noted, abs=1e-5)
+    assert report.run_id in version.description
 
     with pytest.raises(ModelError, match="the driver's are None"):  # as if the export came after the driver's check
         load(ScoringSettings(config.model, report.export.model_version))

@@ -1,11 +1,12 @@
 """Turns the shared real data into pairs and golden labels for `mkdm export-training-set`, a folder for each set.
 
-    python tests/paper/pairs.py --data DIR --output DIR [--share 1.0]
+    python tests/paper/pairs.py --data DIR --output DIR [--share 1.0] [--without-each]
 
 `labelled`: the train split's labelled pairs, and for each of its queries one passage drawn from its other top
 documents, assumed not to answer it (`assumed_top_documents`): mined negatives teach nothing of easier passages.
 `unlabelled`: passages of the train split's queries that nobody labelled, mined by BM25 or drawn from top documents.
 `valid`, `test`: the labelled pairs of those splits as they are.
+`labelled-without-SOURCE`, `valid-without-SOURCE`, with --without-each: all but one source, for `left_out.yaml`.
 """
 
 import argparse
@@ -26,6 +27,7 @@ def main() -> None:
         "--share", type=float, default=1.0, help="share of the train and valid queries, by a stable hash"
     )
     parser.add_argument("--unlabelled", type=int, default=400_000, help="unlabelled pairs at most, before --share")
+    parser.add_argument("--without-each", action="store_true", help="also sets without each of the sources")
     given = parser.parse_args()
 
     passages = pd.read_parquet(given.data / "passages.parquet")
@@ -68,13 +70,18 @@ def main() -> None:
     sets = {"labelled": pd.concat([train, negatives]), "unlabelled": unlabelled} | {
         split: splits[split] for split in ("valid", "test")
     }
+    if given.without_each:
+        for name in ("labelled", "valid"):
+            for source in sorted(sets[name].source.unique()):
+                sets[f"{name}-without-{source}"] = sets[name][sets[name].source != source]
     for name, rows in sets.items():
         if given.share < 1 and name != "test":
             rows = rows[rows.query_id.map(stable_share) < given.share]
         folder = given.output / name
         folder.mkdir(parents=True, exist_ok=True)
         rows = rows.reset_index(drop=True)
-        rows[[*PAIR, "query", "passage", "source"]].to_parquet(folder / "pairs.parquet", index=False)
+        told = [name for name in ("bm25_rank",) if name in rows]  # by which the unlabelled ones are chosen
+        rows[[*PAIR, "query", "passage", "source", *told]].to_parquet(folder / "pairs.parquet", index=False)
         if name != "unlabelled":
             labels = rows[[*PAIR, "golden_label", "label_source"]].astype({"golden_label": "int8"})
             labels.to_parquet(folder / "golden_labels.parquet", index=False)

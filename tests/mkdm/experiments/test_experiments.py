@@ -1,5 +1,6 @@
 """The runs of a small plan, one task after the other in this process."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -116,6 +117,24 @@ def test_teachers_of_the_sets_as_they_are_given(config, tmp_path):
     assert not (tmp_path / "output" / "labels").exists()
 
 
+def test_another_set_chooses_the_best_checkpoint(config, tmp_path):
+    """As where a source is left out of it."""
+    other = tmp_path / "valid-without"
+    write_training_set(other, {"valid": [70]}, 24, tokenizer=TrainingSet.read(config.place().sets["valid"]).tokenizer)
+    runs = {"a": RUN | {"valid_set": "valid-without"}, "b": RUN}
+    plan = write_plan(tmp_path / "plan.yaml", runs=runs, ensembles={}, latency=[])
+    sets = f"{config.sets},valid-without={other}"
+    place = ExperimentsConfig(plan, sets, config.encoders, str(tmp_path / "output"))
+    do_all(place)
+    figures = {}
+    for name in ("a-0", "b-0"):
+        state = place.place().run_folder(name) / "training_state" / "finished.json"
+        figures[name] = json.loads(state.read_text())["identity"]["valid set"]
+    assert figures["a-0"] == TrainingSet.read(str(other)).fingerprint
+    assert figures["b-0"] == TrainingSet.read(config.place().sets["valid"]).fingerprint
+    assert len(np.load(place.place().scores_file("a-0"))["valid"]) == 120  # measured on the whole set
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -124,6 +143,7 @@ def test_teachers_of_the_sets_as_they_are_given(config, tmp_path):
         ({"runs": {"a": RUN}, "latency": ["z"]}, r"there is no run 'z'; the runs are a"),
         ({"runs": {"a": {"encoder": "tiny"}}}, r"is no plan of runs: .*training_set"),
         ({"runs": {"a": RUN | {"encoder": "big"}}}, r"a starts from 'big': name its folder with --encoders"),
+        ({"runs": {"a": RUN | {"valid_set": "less"}}}, r"the plan uses the set 'less': name its folder with --sets"),
         ({"runs": {"a": RUN | {"training_set": "more"}}}, r"the plan uses the set 'more': name its folder with --sets"),
     ],
 )
