@@ -59,15 +59,15 @@ def prepare(folder: Path) -> None:
     shutil.copytree(SAMPLE / "student", folder / "student", dirs_exist_ok=True)
     rows, golden = pairs(), pq.read_table(SAMPLE / "golden_labels.parquet").to_pylist()
     labels = {(one["query_id"], one["passage_id"]): one["golden_label"] for one in golden}
-    chosen = [one for one in rows if (one["query_id"], one["passage_id"]) in labels][::10]
+    chosen = [one for one in rows if (one["query_id"], one["passage_id"]) in labels][::3]
     texts = [one["query"] for one in chosen], [one["passage"] for one in chosen]
     judges = ValidationPairs(
         [one["query_id"] for one in chosen],
         *texts,
         np.array([labels[one["query_id"], one["passage_id"]] for one in chosen]),
     )
-    few = [text[::10] for text in texts]
-    export_model(folder / "student", (few[0], few[1]), judges, ExportSettings(("fp32", "int8"), force=True), say=print)
+    few = (texts[0][:300], texts[1][:300])
+    export_model(folder / "student", few, judges, ExportSettings(("fp32", "int8"), force=True), say=print)
     model, tokenizer, _ = load_checkpoint(SAMPLE / "student")
     save_plain(model.model, tokenizer, folder / "many-labels")
     plain = AutoModelForSequenceClassification.from_pretrained(folder / "many-labels")
@@ -108,7 +108,20 @@ def commands(folder: Path, infinity: str | None) -> dict[str, tuple[list[str], i
         "CrossEncoder behind FastAPI, fp32": [sys.executable, "-c", CROSS_ENCODER, theirs, "PORT"],
     }
     if infinity:
-        flags = ["--model-id", theirs, "--device", "cpu", "--dtype", "float32", "--engine", "torch", "--port", "PORT"]
+        flags = [
+            "--model-id",
+            theirs,
+            "--device",
+            "cpu",
+            "--dtype",
+            "float32",
+            "--engine",
+            "torch",
+            "--port",
+            "PORT",
+            "--host",
+            "127.0.0.1",
+        ]
         found["Infinity, torch, fp32"] = [infinity, "v2", *flags, "--no-bettertransformer", "--no-model-warmup"]
     sides = {}
     for name, command in found.items():
