@@ -59,15 +59,15 @@ def prepare(folder: Path) -> None:
     shutil.copytree(SAMPLE / "student", folder / "student", dirs_exist_ok=True)
     rows, golden = pairs(), pq.read_table(SAMPLE / "golden_labels.parquet").to_pylist()
     labels = {(one["query_id"], one["passage_id"]): one["golden_label"] for one in golden}
-    chosen = [one for one in rows if (one["query_id"], one["passage_id"]) in labels][::6]
+    chosen = [one for one in rows if (one["query_id"], one["passage_id"]) in labels][::3]
     texts = [one["query"] for one in chosen], [one["passage"] for one in chosen]
     judges = ValidationPairs(
         [one["query_id"] for one in chosen],
         *texts,
         np.array([labels[one["query_id"], one["passage_id"]] for one in chosen]),
     )
-    few = [text[::10] for text in texts]
-    export_model(folder / "student", (few[0], few[1]), judges, ExportSettings(("fp32", "int8"), force=True), say=print)
+    few = (texts[0][:300], texts[1][:300])
+    export_model(folder / "student", few, judges, ExportSettings(("fp32", "int8"), force=True), say=print)
     model, tokenizer, _ = load_checkpoint(SAMPLE / "student")
     save_plain(model.model, tokenizer, folder / "many-labels")
     plain = AutoModelForSequenceClassification.from_pretrained(folder / "many-labels")
@@ -108,7 +108,20 @@ def commands(folder: Path, infinity: str | None) -> dict[str, tuple[list[str], i
         "CrossEncoder behind FastAPI, fp32": [sys.executable, "-c", CROSS_ENCODER, theirs, "PORT"],
     }
     if infinity:
-        flags = ["--model-id", theirs, "--device", "cpu", "--dtype", "float32", "--engine", "torch", "--port", "PORT"]
+        flags = [
+            "--model-id",
+            theirs,
+            "--device",
+            "cpu",
+            "--dtype",
+            "float32",
+            "--engine",
+            "torch",
+            "--port",
+            "PORT",
+            "--host",
+            "127.0.0.1",
+        ]
         found["Infinity, torch, fp32"] = [infinity, "v2", *flags, "--no-bettertransformer", "--no-model-warmup"]
     sides = {}
     for name, command in found.items():
@@ -163,20 +176,23 @@ def load(url: str, waiting: list[str], clients: int) -> list[float]:
     return found
 
 
-def wait(port: int, process: subprocess.Popen[bytes], name: str) -> None:
-    """Until it answers."""
-    for _ in range(600):
-        assert process.poll() is None, f"{name} ended"
+def answers(port: int, process: subprocess.Popen[bytes]) -> bool:
+    """Waits until a server answers; whether it does."""
+    for _ in range(240):
+        if process.poll() is not None:
+            return False
         try:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             connection.request(
                 "POST", "/rerank", b'{"query": "a", "documents": ["a"]}', {"content-type": "application/json"}
             )
             if connection.getresponse().status == 200:
-                return
+                return True
         except OSError:
             time.sleep(0.5)
-    raise TimeoutError(name)
+    process.kill()
+    process.wait()
+    return False
 
 
 def main() -> None:
@@ -207,7 +223,9 @@ def main() -> None:
         for name, (command, port) in sides.items():
             mine = {key: value for key, value in env.items() if "jobs.serve" in command or key != "PYTHONPATH"}
             running[name] = subprocess.Popen(command, env=mine, stdout=subprocess.DEVNULL)
-            wait(port, running[name], name)
+            if not answers(port, running[name]):
+                print(f"{name} did not come up")
+        sides = {name: side for name, side in sides.items() if running[name].poll() is None}
         for turn in range(args.rounds + 1):
             for name, (_, port) in sides.items():
                 wanted, first = [], turn * args.requests
