@@ -37,7 +37,7 @@ def has_class(spark: SparkSession, name: str) -> bool:
 
 def master_and_slots(spark: SparkSession) -> tuple[str, int]:
     """The master's URL, and how many tasks of one core run at once."""
-    return spark.sparkContext.master, int(spark.sparkContext.defaultParallelism)
+    return str(spark.sparkContext.master), int(spark.sparkContext.defaultParallelism)
 
 
 def setting(spark: SparkSession, name: str) -> str | None:

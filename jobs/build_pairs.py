@@ -7,8 +7,8 @@ from pyspark.sql import SparkSession
 
 from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
+    ANY_FAULT,
     COMPLETE,
-    FOREIGN,
     REMOVED,
     FileOptions,
     Identity,
@@ -44,7 +44,7 @@ from jobs.funnel import (
 )
 from mkdm.columns import FREQUENCY, PASSAGE
 from mkdm.config import parse_config
-from mkdm.errors import ConfigError, InputError, MkdmError, RejectRateError, RunFailedError
+from mkdm.errors import ConfigError, InputError, RejectRateError, RunFailedError
 from udfs.passages import cut_settings
 
 __all__ = ["BuildPairsConfig", "main", "run", "transform"]
@@ -177,7 +177,7 @@ def _complete(build: Build, ledger: Ledger, state: RunState) -> Totals:
             seconds=sum(part.seconds for part in state.chunks.values()) + time.monotonic() - began,
         )
         ledger.record(run, COMPLETE, totals)
-    except (*FOREIGN, MkdmError) as error:
+    except ANY_FAULT as error:
         if (done_elsewhere := record_failure(ledger, run)) is not None:
             return done_elsewhere
         if isinstance(error, (InputError, RejectRateError)):

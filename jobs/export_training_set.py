@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
+    ANY_FAULT,
     COMPLETE,
     FAILED,
     FOREIGN,
@@ -58,7 +59,7 @@ from jobs.training_set import (
 from mkdm import __version__
 from mkdm.columns import ERROR_CODE, ERROR_MESSAGE, PAIR_KEY, PASSAGE, QUERY
 from mkdm.config import parse_config, require_at_least, require_shares
-from mkdm.errors import ConfigError, InputError, MkdmError, RejectRateError, RunFailedError
+from mkdm.errors import ConfigError, InputError, RejectRateError, RunFailedError
 from udfs.model import check_max_length
 from udfs.training_rows import (
     INPUT_IDS,
@@ -190,7 +191,7 @@ def run(spark: SparkSession, config: ExportConfig) -> TrainingSetReport:
         training_set = _write(staged, config, state.run, folder, outputs["rejected_pairs"], facts, places)
         totals = totals_of(training_set.counts)
         ledger.record(state.run, COMPLETE, replace(totals, seconds=time.monotonic() - began))
-    except (*FOREIGN, MkdmError) as error:
+    except ANY_FAULT as error:
         if state.state != COMPLETE:
             with suppress(*FOREIGN):
                 ledger.record(state.run, FAILED)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jobs.engine.chunks import auto_chunks, known_rate
     from jobs.engine.command import run_job
     from jobs.engine.commit import Output, rejected_rows
-    from jobs.engine.faults import FOREIGN, one_line, told
+    from jobs.engine.faults import ANY_FAULT, FOREIGN, one_line, told
     from jobs.engine.files import require_unchanged
     from jobs.engine.identity import Identity, settings_of
     from jobs.engine.incremental import (

@@ -24,6 +24,10 @@ from mkdm.columns import CHUNK, LOAD_ID
 from mkdm.credentials import hide_credentials
 from mkdm.errors import ConfigError, InputError, RunFailedError
 
+_FOREIGN_OR_GONE: tuple[type[Exception], ...] = (*FOREIGN, InputError)
+_ENDS: tuple[type[Exception], ...] = (*_FOREIGN_OR_GONE, RunFailedError)
+"""What ends a run that others may have done meanwhile."""
+
 
 @dataclass(frozen=True)
 class ChunkedRun:
@@ -91,7 +95,7 @@ class ChunkedRun:
                 self.finish(laid_out.copy)
             totals = self._totals(chunks, time.monotonic() - began)
             self.ledger.record(self.run, COMPLETE, totals)
-        except (*FOREIGN, RunFailedError, InputError) as error:
+        except _ENDS as error:
             if (done_elsewhere := record_failure(self.ledger, self.run)) is not None:
                 return done_elsewhere
             raise RunFailedError(f"run {self.run.run_id} failed: {told(error)}") from error
@@ -190,7 +194,7 @@ class ChunkedRun:
             return commit_chunk(
                 mine, self.scores, self.rejects, self.ledger, self.run, chunk, rows, began, self.per_pair
             )
-        except (*FOREIGN, InputError):  # the last when staging is gone
+        except _FOREIGN_OR_GONE:  # the last when staging is gone
             if not self.ledger.chunk_done(self.run, chunk):
                 raise
             return None

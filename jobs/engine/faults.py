@@ -20,6 +20,8 @@ else:
 
     FOREIGN = (PySparkException, *JAVA_ERRORS)
 """What reaches Python from the JVM; Delta's own exceptions are among the former."""
+ANY_FAULT: tuple[type[Exception], ...] = (*FOREIGN, MkdmError)
+"""The same, and what is ours."""
 _CONDITION = re.compile(r"\[([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)*)\]")
 _CLASS = re.compile(r"^\(([\w.$]+)\) ")
 """How the text of an error over Spark Connect begins, unless its class is PySpark's own."""

@@ -32,6 +32,7 @@ _OTHER_COLUMNS = ("DELTA_CHANGE_DATA_FEED_INCOMPATIBLE", "PARQUET_COLUMN_DATA_TY
 """Error classes of a feed over versions whose columns had other names or types."""
 _GAPS = ("FILE_NOT_EXIST", "[DELTA_")
 """Error classes that reach Python as the JVM's own, of a feed whose files or log are there no more."""
+_NO_FEED: tuple[type[Exception], ...] = (*FOREIGN, InputError)
 MOST_DOCUMENTS, MOST_RANGES = 20_000, 200
 """Documents that changed, up to which it is told where their scores lie; and in how many ranges of passage_id."""
 
@@ -129,7 +130,7 @@ def _told_by_feeds(pairs: PinnedPairs, base: RunState) -> DataFrame | None:
             changes = _feed(pairs.passages[0], known.get(PASSAGES, ""), pairs.passages[1])
             texts = _net(changes.withColumn(CONTENT_HASH, F.xxhash64(PASSAGE)), PASSAGE_ID)
             texts.count()  # its gaps show here
-    except (*FOREIGN, InputError):
+    except _NO_FEED:
         return None
     try:
         changes = _feed(pairs.table, known["pairs"], pairs.version)
