@@ -1,21 +1,23 @@
-# Two commands: `make demo` and `make test`; and `make test-next`, for Spark 4.2. Each makes its environment first.
+# Two commands: `make demo` and `make test`; and `make test-next`, for Spark 4.2 on the newest Python. Each makes its
+# environment first.
 VENV := .venv
 BIN := $(VENV)/bin
 NEXT := .venv-next
 NEXT_TESTS := tests/cluster/test_delta.py tests/cluster/test_java.py tests/udfs/test_scoring.py tests/test_one_pair.py \
 	$(addprefix tests/jobs/,test_score.py test_publish.py engine/test_resume.py test_build_pairs.py)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+NEXT_PYTHON ?= $(shell for one in python3.13 python3.12 $(PYTHON); do $$one -c 'import venv, ensurepip' 2>/dev/null && echo $$one && break; done)
 
-.PHONY: demo test test-next lint python java clean
+.PHONY: demo test test-next lint python next-python java clean
 
-demo: java $(VENV)/installed
+demo: python java $(VENV)/installed
 	@$(BIN)/mkdm demo
 
-test: java $(VENV)/installed lint
+test: python java $(VENV)/installed lint
 	@$(BIN)/pytest
 
-test-next: java $(NEXT)/installed
-	@$(NEXT)/bin/pytest $(NEXT_TESTS)
+test-next: $(NEXT)/installed
+	@$(NEXT)/bin/python -m cluster.java && $(NEXT)/bin/pytest $(NEXT_TESTS)
 
 lint: $(VENV)/installed
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
@@ -26,15 +28,19 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt | python
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-$(NEXT)/installed: setup.cfg pyproject.toml constraints-next.txt | python
+$(NEXT)/installed: setup.cfg pyproject.toml constraints-next.txt | next-python
 	@echo "Installing the newest Spark and Delta Lake that work together into $(NEXT)"
-	@$(PYTHON) -m venv $(NEXT)
+	@$(NEXT_PYTHON) -m venv $(NEXT)
 	@$(NEXT)/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints-next.txt --editable '.[cpu,test]'
 	@touch $@
 
 python:
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
 	|| { echo "error: Python 3.11 with venv is needed: install it (Debian: apt-get install python3.11-venv) or pass PYTHON=…"; exit 1; }
+
+next-python:
+	@test -n "$(NEXT_PYTHON)" && $(NEXT_PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	|| { echo "error: Python 3.11, 3.12 or 3.13 with venv is needed: pass NEXT_PYTHON=…"; exit 1; }
 
 java: python
 	@$(PYTHON) -m cluster.java

@@ -14,7 +14,7 @@ JARS = {
     "org.antlr:antlr4-runtime": "BSD-3-Clause",
 }
 """What Spark fetches besides: Delta Lake's JARs. Spark's own JARs come in pyspark, with their licences beside them."""
-READ_BY_HAND = {"cuda-toolkit": "NVIDIA Proprietary Software"}
+READ_BY_HAND = {"cuda-toolkit": "NVIDIA Proprietary Software", "huey": "MIT", "skops": "MIT"}
 """Packages whose metadata tell no licence. cuda-toolkit has no file but metadata: it asks for NVIDIA's own packages."""
 _CLASSIFIER = "License :: "
 

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession
 
+from cluster.connect import is_connect
 from cluster.errors import ClusterError
 
 JARS_VARIABLE = "MKDM_JARS"
@@ -18,6 +18,8 @@ SESSION_CONF = {
 
 def delta_package() -> str:
     """The Maven coordinates of the Delta Lake for the installed delta-spark and pyspark, as its helper tells them."""
+    from delta import configure_spark_with_delta_pip  # which a client of Spark Connect does without
+
     package: str = configure_spark_with_delta_pip(SparkSession.Builder())._options["spark.jars.packages"]
     return package
 
@@ -48,13 +50,13 @@ def require_delta(spark: SparkSession) -> None:
     Raises:
         ClusterError: it cannot; the text says which spark-submit flags are missing.
     """
+    if is_connect(spark):  # its server answers for its JARs
+        return
+    from cluster.classic import has_class
+
     provider = spark.conf.get("spark.sql.catalog.spark_catalog", "") or ""
     flags = f"--packages {delta_package()} " + " ".join(f"--conf {key}={value}" for key, value in SESSION_CONF.items())
-    jvm = getattr(spark, "_jvm", None)  # Spark Connect has none; its server answers for its JARs
-    if jvm is not None:
-        try:
-            jvm.java.lang.Class.forName(EXTENSION, False, jvm.Thread.currentThread().getContextClassLoader())
-        except Exception as error:
-            raise ClusterError(f"Delta Lake's JARs are not on Spark's class path: pass spark-submit {flags}") from error
-    if "delta" not in provider.lower() and "databricks" not in provider.lower() and jvm is not None:
+    if not has_class(spark, EXTENSION):
+        raise ClusterError(f"Delta Lake's JARs are not on Spark's class path: pass spark-submit {flags}")
+    if "delta" not in provider.lower() and "databricks" not in provider.lower():
         raise ClusterError(f"this Spark session was started without Delta Lake's catalog: pass spark-submit {flags}")

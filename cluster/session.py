@@ -1,17 +1,21 @@
-"""Gives every job its SparkSession: the running one, spark-submit's, or a new one with Delta Lake on this machine."""
+"""Gives every job its SparkSession: the running one, spark-submit's, a Connect server's, or a new one with Delta."""
 
 import os
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
+from pyspark.sql.utils import is_remote
 
+from cluster.connect import VARIABLE, connect, default_parallelism, is_connect, setting, shown
 from cluster.delta import SESSION_CONF, jar_conf, require_delta
 from cluster.errors import ClusterError
 from cluster.java import check_java
-from cluster.launch import launch_jvm
 from cluster.pack import NAME, PYTHON
+
+if TYPE_CHECKING:
+    from pyspark import SparkConf
 
 _ATTEMPTS = 4
 """Tries of a task on one machine, as on a cluster, where Spark's default is this; in local mode it is 1."""
@@ -23,6 +27,8 @@ class ClusterConfig:
 
     master: str | None = None
     """Spark master URL; default: this machine with all its cores."""
+    remote: str | None = None
+    """Address of a Spark Connect server, sc://HOST:PORT, which then runs everything; default: $SPARK_REMOTE."""
     jars: str | None = None
     """Folder of Delta Lake's JARs, where no Maven repository is at hand; default: $MKDM_JARS, or Spark's resolver."""
     executor_cores: int | None = None
@@ -45,13 +51,19 @@ def start_session(
         extra_conf: settings of a session that is started here, over our own.
 
     Raises:
-        ClusterError: Java is missing or unfit, Delta's JARs cannot be had, a given session lacks Delta Lake, or an
-            environment is named that is not there or that no executor would unpack.
+        ClusterError: Java is missing or unfit, Delta's JARs cannot be had, a given session lacks Delta Lake, no Connect
+            server answers, or an environment is named that is not there or that no executor would unpack.
     """
+    if _is_remote(config):
+        return connect(config.remote, app_name)
     running = SparkSession.getActiveSession()
     if running is not None:
         require_delta(running)
         return running
+    from pyspark import SparkConf, SparkContext
+
+    from cluster.launch import launch_jvm
+
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started the JVM
         SparkContext._ensure_initialized()  # or else SparkConf does not know what spark-submit was given
         builder = SparkSession.builder.appName(app_name)
@@ -70,6 +82,17 @@ def start_session(
         conf.set(key, value)
     started = SparkContext._gateway is not None  # by a session that was stopped; its JVM has the JARs
     return SparkSession(SparkContext.getOrCreate(conf) if started else launch_jvm(conf))
+
+
+def _is_remote(config: ClusterConfig) -> bool:
+    """Whether the session is a Connect server's; one that is there already goes before the variable."""
+    if config.remote is None and SparkSession.getActiveSession() is not None:
+        return False
+    remote = config.remote or os.environ.get(VARIABLE)
+    flag = "--master" if config.master else "--environment" if config.environment else None
+    if remote and flag:
+        raise ClusterError(f"{flag} is for a Spark that is started here, and {shown(remote)} is one: give one of them")
+    return bool(remote) or is_remote()
 
 
 class StepSessions:
@@ -95,7 +118,11 @@ class StepSessions:
         Raises:
             ClusterError: as `start_session`.
         """
-        if "PYSPARK_GATEWAY_PORT" in os.environ and self._spark is None:
+        if self._spark is None and _is_remote(self._config):
+            self.fixed = True
+        elif "PYSPARK_GATEWAY_PORT" in os.environ and self._spark is None:
+            from pyspark import SparkConf, SparkContext
+
             SparkContext._ensure_initialized()
             self.fixed = _driver_on_cluster(SparkConf())
         if self._spark is None or not (self.fixed or self._whole == whole_executor or self._one_size()):
@@ -108,12 +135,14 @@ class StepSessions:
 
     def _one_size(self) -> bool:
         """Whether a whole executor is one core, or spark-submit was told how many cores a task gets."""
+        from pyspark import SparkConf
+
         submitted = "PYSPARK_GATEWAY_PORT" in os.environ
         conf = _one_task_conf(SparkConf()) if submitted else _own_conf(self._config, whole_executor=True)
         return conf.get("spark.task.cpus", "1") == "1"
 
 
-def _driver_on_cluster(submitted: SparkConf) -> bool:
+def _driver_on_cluster(submitted: "SparkConf") -> bool:
     on_kubernetes = submitted.get("spark.kubernetes.submitInDriver", "false")
     return submitted.get("spark.submit.deployMode") == "cluster" or on_kubernetes == "true"
 
@@ -155,7 +184,7 @@ def _own_conf(config: ClusterConfig, whole_executor: bool) -> dict[str, str]:
     return conf
 
 
-def _one_task_conf(submitted: SparkConf) -> dict[str, str]:
+def _one_task_conf(submitted: "SparkConf") -> dict[str, str]:
     """spark.task.cpus = executor cores, where spark-submit was told the latter and not the former."""
     cores = submitted.get("spark.executor.cores")
     if submitted.get("spark.master", "").startswith("local["):  # type: ignore[union-attr]
@@ -165,19 +194,32 @@ def _one_task_conf(submitted: SparkConf) -> dict[str, str]:
 
 
 def task_slots(spark: SparkSession) -> int:
-    """How many tasks the session runs at once; 1 where it does not say."""
-    context = getattr(spark, "sparkContext", None)
-    if context is None:
-        return 1
-    cpus = context.getConf().get("spark.task.cpus") or "1"
-    return max(1, int(context.defaultParallelism) // int(cpus))
+    """How many tasks the session runs at once, as far as it tells."""
+    _, slots = _master_and_slots(spark)
+    return max(1, slots // int(_setting(spark, "spark.task.cpus") or 1))
 
 
 def gives_whole_executors(spark: SparkSession) -> bool | None:
     """Whether a task gets all cores of its executor; None where the session does not say, or an executor has one."""
-    context = getattr(spark, "sparkContext", None)
-    if context is None:
+    master, slots = _master_and_slots(spark)
+    if not master:
         return None
-    conf, local = context.getConf(), context.master.startswith("local")
-    cores = int(context.defaultParallelism if local else conf.get("spark.executor.cores") or 1)
-    return None if cores == 1 else int(conf.get("spark.task.cpus") or 1) >= cores
+    cores = int(slots if master.startswith("local") else _setting(spark, "spark.executor.cores") or 1)
+    return None if cores == 1 else int(_setting(spark, "spark.task.cpus") or 1) >= cores
+
+
+def _master_and_slots(spark: SparkSession) -> tuple[str, int]:
+    """The master's URL, empty where the session does not tell it, and how many tasks of one core run at once."""
+    if is_connect(spark):
+        return setting(spark, "spark.master") or "", default_parallelism(spark)
+    from cluster.classic import master_and_slots
+
+    return master_and_slots(spark)
+
+
+def _setting(spark: SparkSession, name: str) -> str | None:
+    if is_connect(spark):
+        return setting(spark, name)
+    from cluster import classic
+
+    return classic.setting(spark, name)

@@ -20,9 +20,13 @@ COMMANDS = {
     "demo": ("jobs.demo", "score the shipped sample and show what came of it"),
     "train": ("mkdm.train.loop", "train a teacher or a student on golden and soft labels"),
     "experiments": ("jobs.experiments", "train the runs of a plan and make tables of what they reached"),
-    "export-model": ("jobs.export_model", "make OpenVINO files of a model, fp32, bf16, int8, through a quality gate"),
+    "export-model": (
+        "jobs.export_model",
+        "make OpenVINO or ONNX files of a model, fp32, bf16, int8, through a quality gate",
+    ),
     "pack": ("jobs.pack", "pack the engine and its packages for the executors of a cluster"),
     "benchmark": ("jobs.benchmark", "measure the job and the scorer beside the usual tools"),
+    "serve": ("jobs.serve", "answer POST /rerank with a model, what is ranked already from the follower's view"),
     "cost": ("jobs.cost", "tell machine hours and money for very many pairs, from a benchmark"),
 }
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from jobs.engine import run_job
 from jobs.reports import (
+    OPENVINO_PEER,
     OUR_SIDES,
     BenchmarkResults,
     LatencyResult,
@@ -42,8 +43,18 @@ FOLDER = Path("build", "benchmark")
 FIRST = 64
 """Pairs that every side scores before the rounds; a whole side's time for them is the part that does not grow."""
 ALWAYS_NEEDS = ("deltalake", "psutil")
-NEEDS = {"ray": "ray", "onnxruntime": "onnxruntime", "CrossEncoder": "sentence_transformers", "openvino": "nncf"}
+NEEDS = {
+    "ray": "ray",
+    "onnxruntime": "onnxruntime",
+    "ctranslate2": "ctranslate2",
+    "CrossEncoder": "sentence_transformers",
+    "openvino": "nncf",
+}
 """By peer or backend, the package that it needs."""
+OPENVINO_PEER_NEEDS = (
+    "optimum-intel 2.2.0 wants transformers < 5.6, so that it has no place beside ours: make an environment with pip "
+    "install 'sentence-transformers[openvino]' datasets, and give its Python as --peer-python"
+)
 
 
 @dataclass(frozen=True)
@@ -62,8 +73,11 @@ class BenchmarkConfig:
     """Parquet file with query_id, passage_id, golden_label, if the pairs have none and AUC is wanted."""
     sides: str | None = None
     """What to measure, joined by commas: job:BACKEND:PRECISION, scorer:BACKEND:PRECISION, CrossEncoder:PRECISION,
-    pipeline:PRECISION, predict_batch_udf:PRECISION, ray:PRECISION, onnxruntime:PRECISION. Default: all that suit the
-    machine."""
+    CrossEncoder-openvino:PRECISION, pipeline:PRECISION, predict_batch_udf:PRECISION, ray:PRECISION,
+    onnxruntime:PRECISION, ctranslate2:PRECISION. Default: all that suit the machine."""
+    peer_python: str | None = None
+    """Python of an environment with sentence-transformers[openvino] and datasets, for CrossEncoder-openvino: what that
+    needs does not fit in ours."""
     rows: int = 20000
     """Pairs that ours, predict_batch_udf and ray score, evenly spread over the file."""
     peer_rows: int = 300
@@ -94,13 +108,17 @@ class BenchmarkConfig:
             ConfigError: there is no such side, or its package is not installed.
         """
         if self.sides is None:
-            sides = default_sides(device)
+            sides = default_sides(device, self.peer_python is not None)
         else:
             sides = [Side.parse(text) for text in dict.fromkeys(self.sides.split(","))]
         for package in ALWAYS_NEEDS:
             if find_spec(package) is None:
                 raise ConfigError(f"mkdm benchmark needs {package}: pip install 'mkdm[bench,cpu]'")
         for side in sides:
+            if side.name == OPENVINO_PEER and self.peer_python is None:
+                raise ConfigError(f"{side} needs a Python of its own: {OPENVINO_PEER_NEEDS}")
+            if side.name == OPENVINO_PEER and shutil.which(self.peer_python or "") is None:
+                raise ConfigError(f"--peer-python is {self.peer_python}, which is no program: {OPENVINO_PEER_NEEDS}")
             package = NEEDS.get(side.backend or side.name, "torch")
             if find_spec(package) is None:
                 raise ConfigError(f"{side} needs {package}: pip install 'mkdm[bench,cpu]', or leave it out of --sides")
@@ -116,14 +134,16 @@ def run(config: BenchmarkConfig) -> BenchmarkResults:
     """
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
-    place = Workplace(FOLDER)
+    place = Workplace(FOLDER, config.peer_python or sys.executable)
     golden_labels = _write_pairs(config, place)
     machines = [_machine()]
+    if config.sides is None and config.peer_python is None and machines[0].device == "cpu":
+        _say(f"{OPENVINO_PEER} left out: {OPENVINO_PEER_NEEDS}")
     sides = config.chosen_sides(machines[0].device)
     student = _prepare(config, place, sides)
     whole: dict[Side, list[Once]] = {side: [] for side in sides if config.latency != "only"}
     single: dict[Side, list[tuple[str, list[list[float]]]]] = {
-        side: [] for side in sides if config.latency != "no" and not side.whole
+        side: [] for side in sides if config.latency != "no" and not side.whole and side.name != OPENVINO_PEER
     }
     layers = _layers(config)
     first: dict[Side, float] = {}
@@ -222,6 +242,7 @@ def _best(machines: list[Machine]) -> Machine:
 def _prepare(config: BenchmarkConfig, place: Workplace, sides: list[Side]) -> dict[str, Any]:
     _say("making the models and the reference scores")
     onnx = [side.precision for side in sides if side.name == "onnxruntime"]
+    ctranslate2 = [side.precision for side in sides if side.name == "ctranslate2"]
     openvino = dict.fromkeys(side.precision for side in sides if side.backend == "openvino")
     flags = {
         "--model": config.model,
@@ -230,6 +251,7 @@ def _prepare(config: BenchmarkConfig, place: Workplace, sides: list[Side]) -> di
         "--output": str(place.folder),
         "--widen": str(config.widen),
         "--onnx": f"[{','.join(onnx)}]",
+        "--ctranslate2": f"[{','.join(ctranslate2)}]",
         "--openvino": f"[{','.join(openvino)}]",
         "--layers": f"[{','.join(map(str, _layers(config)))}]",
     }

@@ -48,7 +48,7 @@ def run(spark: SparkSession, config: DemoConfig) -> tuple[RunReport, DataFrame]:
     shutil.rmtree(WAREHOUSE, ignore_errors=True)
     warehouse = Warehouse(spark, str(WAREHOUSE))
     for name in ("pairs", "golden_labels"):
-        warehouse.table(name).overwrite(spark.read.parquet(str(sample / f"{name}.parquet")))
+        warehouse.table(name).overwrite(spark.read.parquet(str(sample.resolve() / f"{name}.parquet")))
     report = run_score(spark, ScoreConfig(model=str(sample / "student"), warehouse=str(WAREHOUSE)))
     scores = warehouse.table("scores").read().select(*PAIR_KEY, SCORE)
     labelled = warehouse.table("pairs").read().join(scores, list(PAIR_KEY))

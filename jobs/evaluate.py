@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.storagelevel import StorageLevel
 
 from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
@@ -21,9 +22,11 @@ from jobs.engine import (
     one_line,
     read_pinned,
     read_pinned_pairs,
+    released,
     run_job,
     say,
     settings_of,
+    stored,
 )
 from jobs.reports import (
     GROUP,
@@ -38,6 +41,7 @@ from jobs.reports import (
     measure_documents,
     read_grouped,
     require_ranking,
+    scoring_model,
     stored_source,
     table_rows,
     write_files,
@@ -137,7 +141,7 @@ def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport | Ranke
         (golden_table, *_golden_labels(golden_table, config)),
         config.by,
     )
-    labelled = transform(pairs.rows, golden_labels.rows).persist()
+    labelled = stored(transform(pairs.rows, golden_labels.rows), StorageLevel.MEMORY_AND_DISK)
     try:
         count = labelled.count()
         if not count:
@@ -151,7 +155,7 @@ def run(spark: SparkSession, config: EvaluateConfig) -> EvaluationReport | Ranke
         pairs.require_unchanged()
         golden_labels.require_unchanged()
     finally:
-        labelled.unpersist()
+        released(labelled)
     found, missing = join_scores(known, scores)
     if found.empty:
         raise InputError(f"none of the {count:,} pairs with a golden label has a score ({'; '.join(missing.values())})")
@@ -224,7 +228,7 @@ def _sources(warehouse: Warehouse, config: EvaluateConfig) -> dict[str, Source]:
     ):
         if model is not None:
             settings = check_model(model, config.backend, config.precision, config.max_length, config.token_budget)
-            found[side] = Model(model, settings.model_version, settings)
+            found[side] = scoring_model(ledger, model, settings)
         elif run_id is not None:
             found[side] = stored_source(ledger, table, run_id)
     return found
@@ -258,7 +262,8 @@ def _identity(config: EvaluateConfig, sources: dict[str, Source], versions: dict
     settings = settings_of(config, SETTINGS) | {"by": str(by)}
     for side, source in sources.items():
         if isinstance(source, Model):
-            settings |= {f"{side}_{name}": value for name, value in source.settings.export_setting.items()}
+            more = source.settings.export_setting | source.settings.settled_setting
+            settings |= {f"{side}_{name}": value for name, value in more.items()}
     if AGAINST in sources:
         settings["against_version"] = sources[AGAINST].version
     if config.judged():

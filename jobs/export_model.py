@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -29,26 +30,26 @@ from jobs.reports import read_grouped
 from mkdm.columns import GOLDEN_LABEL, PAIR, PASSAGE, PASSAGE_ID, QUERY, QUERY_ID
 from mkdm.config import parse_config, require_at_least
 from mkdm.errors import ConfigError, InputError, QualityGateError
-from udfs.export import IR_PRECISIONS, check_installed, export
-from udfs.model import Export
+from udfs.export import PRECISIONS, Registration, check_installed, export, register
+from udfs.model import Export, is_uri
 from udfs.scoring import check_model
 
 JOB = "export-model"
-SETTINGS = ("precisions", "seed", "calibration_rows", "validation_rows", "max_auc_loss", "force")
+SETTINGS = ("format", "seed", "calibration_rows", "validation_rows", "max_auc_loss", "force")
 """The flags that decide what comes of an export."""
 GATE_FIGURES = ("auc", "auc_change", "accuracy_change", "rank_correlation", "mean_score_drift", "max_score_drift")
 
 
 @dataclass(frozen=True)
 class ExportModelConfig(LabelledPairsFlags):
-    """Turn a model into OpenVINO IR files beside its weights: fp32, bf16, int8, each through a quality gate.
+    """Turn a model into OpenVINO or ONNX files beside its weights: fp32, bf16, int8, each through a quality gate.
 
     Raises:
-        ConfigError: a number outside its range, an unknown precision, or no single local folder.
+        ConfigError: a number outside its range, a precision that the format lacks, or no single local folder.
     """
 
     model: str
-    """Folder of the model; the IR files are written into its folder openvino."""
+    """Folder of the model; the files are written into its folder openvino or onnx."""
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
     calibration: str | None = None
@@ -58,8 +59,9 @@ class ExportModelConfig(LabelledPairsFlags):
     """How many of them, drawn by --seed."""
     validation_rows: int = 4000
     """How many pairs with a golden label to validate on, drawn by --seed, query by query."""
-    precisions: str = ",".join(IR_PRECISIONS)
-    """Which IR files to make, joined by commas; those of other precisions that are there stay."""
+    precisions: str | None = None
+    """Which files to make, joined by commas: of fp32, bf16, int8 for openvino, of fp32, int8 for onnx; default: all.
+    Those of other precisions that are there stay."""
     seed: int = 0
     """Of both draws and of the quantisation."""
     max_auc_loss: float = 0.002
@@ -68,20 +70,31 @@ class ExportModelConfig(LabelledPairsFlags):
     """Keep a precision that fails the gate: a run that names it takes it, --precision auto does not."""
     runs: str | None = None
     """Table of runs, if not <warehouse>/runs."""
+    format: Literal["openvino", "onnx"] = "openvino"
+    """openvino: IR files, which mkdm score takes on CPUs. onnx: a file with the score as its output and a
+    tokenizer.json beside it, for other servers; separate layers and templates are refused."""
+    register: str | None = None
+    """Registered model of MLflow, in Unity Catalog CATALOG.SCHEMA.NAME, that gets the folder as a new version."""
+    register_alias: str | None = None
+    """Alias of that version, such as champion, by which mkdm score --model models:/NAME@ALIAS finds it."""
+    mlflow: str | None = None
+    """MLflow tracking URI of --register; default: $MLFLOW_TRACKING_URI."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "calibration_rows")
         require_at_least(self, 2, "validation_rows")
         require_at_least(self, 0, "seed", "max_auc_loss")
-        if "," in self.model or "://" in self.model:
-            raise ConfigError(f"--model is {self.model}; give one local folder, to write the IR files into")
-        if not set(self.chosen) <= set(IR_PRECISIONS):
-            raise ConfigError(f"--precisions is {self.precisions!r}: choose from {', '.join(IR_PRECISIONS)}")
+        if "," in self.model or is_uri(self.model):
+            raise ConfigError(f"--model is {self.model}; give one local folder, to write the files into")
+        if not set(self.chosen) <= set(PRECISIONS[self.format]):
+            raise ConfigError(f"--precisions is {self.precisions!r}: choose from {', '.join(PRECISIONS[self.format])}")
 
     @property
     def chosen(self) -> tuple[str, ...]:
         """The precisions to make."""
+        if self.precisions is None:
+            return PRECISIONS[self.format]
         return tuple(name.strip() for name in self.precisions.split(","))
 
 
@@ -122,12 +135,13 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportModelReport:
     """Export; what passed the gate is kept, and the figures are added to `runs`.
 
     Raises:
-        ConfigError: OpenVINO is not installed.
-        ModelError: the model folder is missing, incomplete or changed, or OpenVINO cannot convert it.
+        ConfigError: what the format needs is not installed.
+        ModelError: the model folder is missing, incomplete or changed, or the format cannot hold it.
         InputError: pairs or golden labels are missing or at fault.
         QualityGateError: a precision was refused; the others are kept.
     """
-    check_installed()
+    check_installed(config.format)
+    registration = Registration.wanted(config.register, config.register_alias, config.mlflow)
     model = check_model(config.model, "torch", "fp32")
     warehouse = Warehouse(spark, config.warehouse)
     options = config.file_options()
@@ -159,19 +173,30 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportModelReport:
             wanted = "pair" if frame is drawn else f"pair with a golden label in {golden.location}"
             raise InputError(f"{where} has no {wanted}: there is nothing to export with")
     ledger = Ledger(warehouse.output("runs", config.runs))
-    identity = Identity(JOB, settings_of(config, SETTINGS), versions, model.model_version)
+    settings = settings_of(config, SETTINGS) | {"precisions": ",".join(config.chosen)}
+    identity = Identity(JOB, settings, versions, model.model_version)
     state = ledger.start(identity, ledger.free_name(identity, None), len(labelled), 0)
     started = time.monotonic()
     about = {"run_id": state.run.run_id, **identity.settings, **{f"version of {k}": v for k, v in versions.items()}}
     try:
         done = export(
-            config.model, drawn, labelled, config.chosen, config.seed, config.max_auc_loss, config.force, about, say
+            config.format,
+            config.model,
+            drawn,
+            labelled,
+            config.chosen,
+            config.seed,
+            config.max_auc_loss,
+            config.force,
+            about,
+            say,
         )
     except Exception:
         ledger.record(state.run, FAILED)
         raise
     figures = {name: one.figures for name, one in done.exported.items()} | done.refused
-    noted = {f"{name} {key}": f"{value:.6g}" for name, some in figures.items() for key, value in some.items()}
+    gate = {f"{name} {key}": value for name, some in figures.items() for key, value in some.items()}
+    noted = {name: f"{value:.6g}" for name, value in gate.items()}
     totals = Totals(len(labelled), len(labelled), model_loads=1 + len(figures), seconds=time.monotonic() - started)
     ledger.record(replace(state.run, settings=state.run.settings | noted), COMPLETE, totals)
     report = ExportModelReport(state.run.run_id, done)
@@ -184,6 +209,8 @@ def run(spark: SparkSession, config: ExportModelConfig) -> ExportModelReport:
             f"changes AUC by {100 * bad['auc_change']:+.2f} points and scores by up to {bad['max_score_drift']:.2g}: "
             f"give other or more calibration pairs, or --force true"
         )
+    if registration is not None:
+        say(f"registered as {register(config.model, registration, gate, about)}")
     return report
 
 

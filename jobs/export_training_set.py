@@ -10,7 +10,6 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.storagelevel import StorageLevel
 
 from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
@@ -30,9 +29,11 @@ from jobs.engine import (
     read_pairs,
     refuse_rejects,
     rejected_rows,
+    released,
     require_unchanged,
     run_job,
     say,
+    stored,
     told,
     with_row_code,
 )
@@ -177,7 +178,7 @@ def run(spark: SparkSession, config: ExportConfig) -> TrainingSetReport:
     state = ledger.find(identity, None)
     if state is None:
         state = ledger.start(identity, ledger.free_name(identity, None), pairs.count(), 1)
-    staged = transform(pairs.rows, config, golden, soft, settings).persist(StorageLevel.DISK_ONLY)
+    staged = stored(transform(pairs.rows, config, golden, soft, settings))
     try:
         began = time.monotonic()
         facts = {
@@ -197,7 +198,7 @@ def run(spark: SparkSession, config: ExportConfig) -> TrainingSetReport:
             raise
         raise RunFailedError(f"run {state.run.run_id} failed: {told(error)}") from error
     finally:
-        staged.unpersist()
+        released(staged)
     return TrainingSetReport(training_set)
 
 

@@ -49,11 +49,14 @@ from mkdm.config import parse_config
 from mkdm.errors import ConfigError, InputError
 from udfs.labelling import label_udf, outcome_column, score_here
 from udfs.model import Teacher, read_zoo
-from udfs.scoring import ScoringSettings, check_model
+from udfs.precision import settle_in_a_task
+from udfs.scoring import RUNS_AS, ScoringSettings, check_model
+from udfs.shipping import ship
 
 JOB = "label"
 TEACHER = "teacher "
 """Prefix of the settings of a run that say which teachers it has, and how each is run."""
+_RUNS_AS = f" {RUNS_AS}="
 CHECKED_PAIRS = 20
 """Pairs that `--check` scores."""
 SHOWN = 48
@@ -112,9 +115,10 @@ def run(spark: SparkSession, config: LabelConfig) -> list[RunReport]:
     groups = []
     for state in cut_off:
         if not done & _teachers_of(state).keys():
-            groups.append([one for one in teachers if _setting_name(one[0]) in _teachers_of(state)])
+            mine = [one for one in teachers if _setting_name(one[0]) in _teachers_of(state)]
+            groups.append([(teacher, _as_in(state, teacher, checked)) for teacher, checked in mine])
             done |= _teachers_of(state).keys()
-    groups.append([one for one in teachers if _setting_name(one[0]) not in done])
+    groups.append([_settled(job, *one) for one in teachers if _setting_name(one[0]) not in done])
     outputs = job.warehouse.outputs(config, "soft_labels", "rejected_pairs", "runs")
     reports = [_run_group(job, config, group, outputs) for group in groups if group]
     if not reports:
@@ -150,12 +154,29 @@ def _setting_name(teacher: Teacher) -> str:
 
 def _setting(teacher: Teacher, checked: ScoringSettings) -> str:
     settings = ({} if teacher.backend is None else {"backend": teacher.backend}) | checked.export_setting
+    settings |= checked.settled_setting
     more = "".join(f" {name}={value}" for name, value in settings.items())
     return f"{checked.model_version} max_tokens={teacher.max_tokens} precision={teacher.precision}{more}"
 
 
 def _teachers_of(state: RunState) -> dict[str, str]:
-    return {name: value for name, value in state.run.settings.items() if name.startswith(TEACHER)}
+    """The settings of a run's teachers as they were asked for, without what `auto` was settled to."""
+    teachers = {name: value for name, value in state.run.settings.items() if name.startswith(TEACHER)}
+    return {name: value.partition(_RUNS_AS)[0] for name, value in teachers.items()}
+
+
+def _as_in(state: RunState, teacher: Teacher, checked: ScoringSettings) -> ScoringSettings:
+    """The teacher as that run has it, which goes on."""
+    return replace(checked, runs_as=state.run.settings[_setting_name(teacher)].partition(_RUNS_AS)[2] or None)
+
+
+def _settled(job: PairsJob, teacher: Teacher, checked: ScoringSettings) -> Versioned:
+    """The teacher with its precision settled on an executor, if that was left to `auto`."""
+    if checked.precision != "auto":
+        return teacher, checked
+    runs_as, told = settle_in_a_task(job.spark, checked)
+    say(f"{teacher.id}: {told}")
+    return teacher, replace(checked, runs_as=runs_as)
 
 
 def _earlier(job: PairsJob, backend: str, wanted: dict[str, str]) -> tuple[list[RunState], list[RunState]]:
@@ -177,6 +198,7 @@ def _run_group(job: PairsJob, config: LabelConfig, teachers: list[Versioned], ou
         {"backend": config.backend, **{_setting_name(one): _setting(one, checked) for one, checked in teachers}},
         {"pairs": job.pairs.version},
         hashlib.sha256(versions.encode()).hexdigest()[:16],
+        {f"{name} {one.id}": value for one, checked in teachers for name, value in checked.origin},
     )
     say(f"labelling with {', '.join(teacher.id for teacher, _ in teachers)}")
     state = job.ledger.find(identity, None)
@@ -214,7 +236,8 @@ def label_blocks(
         query_id, passage_id, content_hash, teacher_id, teacher_version, logit, score, tokens, padded_tokens, load_id,
         seconds, error_code, error_message; logit and score are null exactly where the error_code is not.
     """
-    settings = tuple(checked for _, checked in teachers)
+    spark = blocks.sparkSession
+    settings = tuple(replace(checked, model=ship(spark, checked.model)) for _, checked in teachers)
     labelled = dealt(blocks, tasks).withColumn("result", label_udf(settings, config.side_by_side)(*block_texts()))
     return rows_of(labelled, *(_outcome(number, *teacher) for number, teacher in enumerate(teachers)))
 

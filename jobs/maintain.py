@@ -1,7 +1,6 @@
 """Compacts, clusters and vacuums the tables of a warehouse, without taking a version from a run: `mkdm maintain`."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +20,7 @@ from jobs.engine import (
     one_line,
     run_job,
     staging,
+    with_settings,
 )
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError, InputError
@@ -107,7 +107,7 @@ def _refuse_if_read(warehouse: Warehouse, table: Table, states: list[RunState], 
             continue
         if "pairs" in inputs and staging(warehouse, state.run, "pairs").exists():  # it has its own copy
             continue
-        history = table.delta().history().where(col("version") > int(version.partition("@")[2]))
+        history = table.history().where(col("version") > int(version.partition("@")[2]))
         oldest = history.selectExpr("min(unix_millis(timestamp)) AS ms").collect()[0]["ms"]
         if oldest is not None and oldest / 1000 < horizon.timestamp():
             raise InputError(
@@ -118,43 +118,29 @@ def _refuse_if_read(warehouse: Warehouse, table: Table, states: list[RunState], 
 
 
 def _care(name: str, table: Table, config: MaintainConfig) -> TableCare:
-    before = (
-        table.delta().detail().select("numFiles", "sizeInBytes", "clusteringColumns", "partitionColumns").collect()[0]
-    )
+    before = table.detail("numFiles", "sizeInBytes", "clusteringColumns")
     kind = TABLES.get(name)
     if config.optimize:
         by = kind.cluster_by if kind is not None and (not kind.built or table.built()) else None
         if by and by in table.read().columns and before["clusteringColumns"] != [by]:  # made by an earlier engine
             table.spark.sql(f"ALTER TABLE {table.sql_name} CLUSTER BY ({by})")
-        optimize = table.delta().optimize()
-        if name == "pairs" and not table.built() and not before["clusteringColumns"]:
-            optimize.executeZOrderBy("query_id")
-        else:
-            optimize.executeCompaction()
+        foreign = name == "pairs" and not table.built() and not before["clusteringColumns"]
+        table.spark.sql(f"OPTIMIZE {table.sql_name}" + (" ZORDER BY (query_id)" if foreign else ""))
     removed = 0
     if config.vacuum:
-        with _retention(table.spark, config.retention_hours):
-            table.delta().vacuum(config.retention_hours)
+        # Delta's own check stays on, unless a short retention was allowed
+        check = {} if config.retention_hours >= SAFE_HOURS else {_CHECK: "false"}
+        with with_settings(table.spark, check):
+            table.spark.sql(f"VACUUM {table.sql_name} RETAIN {config.retention_hours:f} HOURS")
         removed = _removed(table)
-    after = table.delta().detail().select("numFiles", "sizeInBytes").collect()[0]
+    after = table.detail("numFiles", "sizeInBytes")
     return TableCare(name, before["numFiles"], after["numFiles"], before["sizeInBytes"], after["sizeInBytes"], removed)
 
 
 def _removed(table: Table) -> int:
     """Files that the VACUUM just now removed, as its own entry of the history says."""
-    history = table.delta().history(1).where("operation LIKE 'VACUUM%'").select("operationMetrics").first()
+    history = table.history(1).where("operation LIKE 'VACUUM%'").select("operationMetrics").first()
     return int(history["operationMetrics"].get("numDeletedFiles", 0)) if history else 0
-
-
-@contextmanager
-def _retention(spark: SparkSession, hours: float) -> Iterator[None]:
-    """Delta's own check stays on, unless a short retention was allowed."""
-    before = spark.conf.get(_CHECK, "true")
-    spark.conf.set(_CHECK, str(hours >= SAFE_HOURS).lower())
-    try:
-        yield
-    finally:
-        spark.conf.set(_CHECK, str(before))
 
 
 def table_of(cares: list[TableCare]) -> str:

@@ -1,40 +1,45 @@
 """Ranks the passages of each query by score and publishes the ranking in one commit: `mkdm rank`."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.internal import InternalFunction
 
-from cluster.session import ClusterConfig, start_session
+from cluster.session import ClusterConfig, StepSessions
 from jobs.engine import (
     COMPLETE,
     SCORE_JOB,
     Ledger,
+    RunReport,
     RunState,
     Table,
     Warehouse,
     chain_of,
     one_line,
+    released,
     run_job,
     say,
+    stored,
+    with_settings,
 )
-from mkdm.columns import MODEL_VERSION, PASSAGE_ID, QUERY_ID, RANK, RUN_ID, SCORE
+from jobs.rescoring import Calibration, Lists, RescoreFlags, Rescoring, rescore_heads
+from mkdm.columns import CONTENT_HASH, MODEL_VERSION, PASSAGE_ID, QUERY_ID, RANK, RUN_ID, SCORE
 from mkdm.config import parse_config, require_at_least
 from mkdm.errors import InputError, RunFailedError
 
 RANKED = (QUERY_ID, RANK, PASSAGE_ID, SCORE, MODEL_VERSION, RUN_ID)
+RESCORED, CALIBRATION = "rescored", "calibration"
+"""In the metadata of a commit: the teacher's run that it was made with, and the map from the student's scores."""
 _SCORES = "scores"
 _METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
 
 @dataclass(frozen=True)
-class RankConfig:
+class RankConfig(RescoreFlags):
     """Publish the best passages of each query, of one complete scoring run, in one commit.
 
     Raises:
@@ -51,10 +56,9 @@ class RankConfig:
     """Table of scores, if not <warehouse>/scores."""
     ranked_passages: str | None = None
     """Table to publish in, if not <warehouse>/ranked_passages."""
-    runs: str | None = None
-    """Table of runs, if not <warehouse>/runs."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(self, 1, "top_k")
 
 
@@ -65,6 +69,8 @@ class RankReport:
     Attributes:
         version: Delta version of `ranked_passages` that holds it.
         before: the version that readers saw until then, and can go on reading; None if it was empty.
+        rescoring: the run of the teacher over what was new in the heads of the lists; None without one.
+        heads: pairs that the teacher was to read, those that it had read before included; None if that is not known.
     """
 
     run_id: str
@@ -74,6 +80,8 @@ class RankReport:
     version: int
     before: int | None
     location: str
+    rescoring: RunReport | None = None
+    heads: int | None = None
 
     def __str__(self) -> str:
         rows = [
@@ -84,41 +92,71 @@ class RankReport:
             ("ranked_passages", self.location),
             ("version", f"{self.version}"),
             ("version before", "none" if self.before is None else f"{self.before}"),
+            *self._rescored(),
         ]
         return "\n".join(f"{name:<18}{value}" for name, value in rows)
+
+    def _rescored(self) -> list[tuple[str, str]]:
+        if self.rescoring is None:
+            return []
+        totals = self.rescoring.totals
+        known = [] if self.heads is None else [("read before", f"{self.heads - totals.rows_read:,}")]
+        return [
+            ("teacher version", self.rescoring.run.model_version),
+            ("rescoring run", self.rescoring.run.run_id),
+            ("read by teacher", f"{totals.rows_written:,}"),
+            *known,
+            ("rejected", f"{totals.rows_rejected:,}"),
+            *((f"  {code}", f"{count:,}") for code, count in self.rescoring.rejects.items()),
+        ]
 
 
 @one_line
 def run(spark: SparkSession, config: RankConfig) -> RankReport:
     """Write the ranking of a complete run; readers see the old one whole until they see the new one whole.
 
+    With `rescore`, a teacher reads the heads of the lists first; see `jobs.rescoring`.
+
     Raises:
         InputError: there is no such run, it is not complete, or a later run has replaced a part of its scores.
+        RejectRateError: the teacher rejected more of the heads than allowed; nothing is published.
         RunFailedError: the ranking has not as many rows as the scores ask for.
+        MkdmError: what `run_rescoring` raises.
     """
     warehouse = Warehouse(spark, config.warehouse)
     ledger = Ledger(warehouse.table("runs", config.runs))
     state = _complete_run(ledger, config.run_id)
     chain = chain_of(ledger, state.run.run_id)
-    scores = warehouse.table("scores", config.scores)
-    pinned = scores.latest_version()
-    mine = scores.read(pinned).where(F.col(RUN_ID).isin(chain))
+    mine = _scores(warehouse, config, chain)
+    rescoring = _rescoring(warehouse, ledger, config, state, mine) if config.rescore else None
     ranked = warehouse.output("ranked_passages", config.ranked_passages)
     published, before = _published(ranked)
-    if published == {"run_id": state.run.run_id, "top_k": config.top_k}:
+    kept, heads = published.pop(CALIBRATION, None), None
+    wanted: dict[str, Any] = {"run_id": state.run.run_id, "top_k": config.top_k}
+    wanted |= {} if rescoring is None else {RESCORED: rescoring.report.run.run_id}
+    update = published.get("run_id") in chain and published.get("top_k") == config.top_k
+    update = update and published.get(RESCORED) in ([None] if rescoring is None else rescoring.chain)
+    if published == wanted:
         say(f"run {state.run.run_id} is published already, as version {before}: nothing to do")
         queries, expected = _expected(mine.groupBy(QUERY_ID).agg(F.count("*").alias(_SCORES)), config.top_k)
-    else:
-        best = _best(mine, config.top_k).persist(StorageLevel.DISK_ONLY)  # a merge reads it twice
+    elif rescoring is None:
+        best = stored(_best(mine, config.top_k))  # a merge reads it twice
         try:
-            with _metadata(spark, {"run_id": state.run.run_id, "top_k": config.top_k}):
-                if published.get("run_id") in chain and published.get("top_k") == config.top_k:
-                    ranked.merge_to(best.select(*RANKED), (QUERY_ID, RANK))
-                else:
-                    ranked.overwrite(best.select(*RANKED))
+            _publish(ranked, best, wanted, update)
             queries, expected = _expected(best.where(F.col(RANK) == 1), config.top_k)
         finally:
-            best.unpersist()
+            released(best)
+    else:
+        lists = Lists.of(_best(mine, max(config.top_k, rescoring.top), CONTENT_HASH), rescoring)
+        try:
+            lists.refuse_rejects(config.max_reject_rate)
+            calibration = Calibration(*kept) if update and kept else lists.calibration(config.top_k)
+            wanted |= {} if calibration is None else {CALIBRATION: [calibration.student, calibration.teacher]}
+            _publish(ranked, lists.published(calibration, config.top_k), wanted, update)
+            queries, expected = _expected(lists.rows.where(F.col(RANK) == 1), config.top_k)
+            heads = lists.heads
+        finally:
+            lists.release()
     version = _published(ranked)[1]
     assert version is not None
     rows = ranked.read(version).count()
@@ -132,7 +170,44 @@ def run(spark: SparkSession, config: RankConfig) -> RankReport:
         version=version,
         before=None if before == version else before,
         location=ranked.location,
+        rescoring=None if rescoring is None else rescoring.report,
+        heads=heads,
     )
+
+
+@one_line
+def run_rescoring(spark: SparkSession, config: RankConfig) -> RunReport:
+    """The first part of `run` where a teacher is named: it reads what is new in the heads; nothing is published.
+
+    Raises:
+        ConfigError, ModelError: no such teacher, or a setting that it cannot meet.
+        InputError: as for `run`, or pairs of the heads are there no more with the texts that were scored.
+        RunFailedError: a task failed for good, or rows went missing; what is committed stays.
+    """
+    warehouse = Warehouse(spark, config.warehouse)
+    ledger = Ledger(warehouse.table("runs", config.runs))
+    state = _complete_run(ledger, config.run_id)
+    mine = _scores(warehouse, config, chain_of(ledger, state.run.run_id))
+    return _rescoring(warehouse, ledger, config, state, mine).report
+
+
+def _scores(warehouse: Warehouse, config: RankConfig, chain: list[str]) -> DataFrame:
+    scores = warehouse.table("scores", config.scores)
+    return scores.read(scores.latest_version()).where(F.col(RUN_ID).isin(chain))
+
+
+def _rescoring(warehouse: Warehouse, ledger: Ledger, config: RankConfig, state: RunState, mine: DataFrame) -> Rescoring:
+    return rescore_heads(warehouse, ledger, config, state, lambda top: _best(mine, top, CONTENT_HASH))
+
+
+def _publish(ranked: Table, best: DataFrame, wanted: dict[str, Any], update: bool) -> None:
+    """The one commit; `update` where most rows stay as they are."""
+    told = json.dumps(wanted)
+    with with_settings(ranked.spark, {_METADATA: told} if update else {}) as can_tell:
+        if update and can_tell:
+            ranked.merge_to(best.select(*RANKED), (QUERY_ID, RANK))
+        else:  # of a session without that setting too: MERGE has no other way to tell what it made
+            ranked.overwrite(best.select(*RANKED), user_metadata=told)
 
 
 def transform(scores: DataFrame, top_k: int) -> DataFrame:
@@ -147,18 +222,19 @@ def transform(scores: DataFrame, top_k: int) -> DataFrame:
     return _best(scores, top_k).select(*RANKED)
 
 
-def _best(scores: DataFrame, top_k: int) -> DataFrame:
-    """The ranking, and how many scores each query has.
+def _best(scores: DataFrame, top_k: int, *more: str) -> DataFrame:
+    """The ranking, with more columns of the scores, and how many scores each query has.
 
     A heap of each query's best keeps at most top_k rows of it in a task, before the one shuffle. The heap is the one of
     Spark's own plots; a struct is ordered by its fields, and `True` keeps the least of them.
     """
-    row = F.struct((-F.col(SCORE)).alias("minus"), *RANKED[2:])
+    row = F.struct((-F.col(SCORE)).alias("minus"), *RANKED[2:], *more)
     heaps = scores.groupBy(QUERY_ID).agg(
         InternalFunction.collect_top_k(row, top_k, True).alias("best"), F.count("*").alias(_SCORES)
     )
     places = heaps.select(QUERY_ID, _SCORES, F.posexplode("best").alias("place", "row"))
-    return places.select(QUERY_ID, (F.col("place") + 1).alias(RANK), *(f"row.{name}" for name in RANKED[2:]), _SCORES)
+    columns = (f"row.{name}" for name in (*RANKED[2:], *more))
+    return places.select(QUERY_ID, (F.col("place") + 1).alias(RANK), *columns, _SCORES)
 
 
 def _expected(queries: DataFrame, top_k: int) -> tuple[int, int]:
@@ -191,27 +267,19 @@ def _complete_run(ledger: Ledger, run_id: str | None) -> RunState:
 def _published(ranked: Table) -> tuple[dict[str, Any], int | None]:
     """What the newest ranking was made of, as its own commit says, and its version."""
     for limit in (10, None):
-        history = ranked.delta().history(limit)  # type: ignore[arg-type]
-        for row in history.select("version", "userMetadata").collect():
+        for row in ranked.history(limit).select("version", "userMetadata").collect():
             if row["userMetadata"]:
                 return json.loads(row["userMetadata"]), int(row["version"])
     return {}, None
 
 
-@contextmanager
-def _metadata(spark: SparkSession, content: dict[str, Any]) -> Iterator[None]:
-    """Commits inside the block carry the content as their user metadata."""
-    spark.conf.set(_METADATA, json.dumps(content))
-    try:
-        yield
-    finally:
-        spark.conf.unset(_METADATA)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Publish from the command line and print what was done."""
     config, cluster = parse_config("mkdm rank", argv, RankConfig, ClusterConfig)
-    print(run(start_session(cluster, f"mkdm rank {config.warehouse}", whole_executor=False), config))
+    sessions = StepSessions(cluster, f"mkdm rank {config.warehouse}")
+    if config.rescore:
+        run_rescoring(sessions.start("rescore", True), config)
+    print(run(sessions.start("rank", False), config))
 
 
 if __name__ == "__main__":

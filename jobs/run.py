@@ -1,25 +1,27 @@
 """Builds the pairs, scores them and publishes the ranking, one after the other: `mkdm run`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pyspark.sql import SparkSession
 
+from cluster.connect import is_connect
 from cluster.session import ClusterConfig, StepSessions, gives_whole_executors
 from jobs.build_pairs import run as run_build
 from jobs.engine import RunReport, run_job, say
 from jobs.funnel import BuildPairsConfig, FunnelReport
-from jobs.rank import RankConfig, RankReport
+from jobs.rank import RankConfig, RankReport, run_rescoring
 from jobs.rank import run as run_rank
 from jobs.score import ScoreConfig
 from jobs.score import run as run_score
 from mkdm.config import parse_config
 from mkdm.errors import ConfigError
+from udfs.model import pinned_models
 
-BUILD_STEP, SCORE_STEP, RANK_STEP = "build-pairs", "score", "rank"
+BUILD_STEP, SCORE_STEP, RESCORE_STEP, RANK_STEP = "build-pairs", "score", "rescore", "rank"
 _GIVEN = {
     BUILD_STEP: ("tokenizer", "warehouse"),
     SCORE_STEP: ("model", "warehouse", "run_id"),
@@ -32,15 +34,19 @@ class RunConfig:
     """Build the pairs of queries and documents, score them and publish the ranking; only what changed is done again."""
 
     model: str
-    """Folder of the model that scores, the same on every machine; its tokenizer measures the passages."""
+    """Folder of the model that scores, or whatever `mkdm score` takes; its tokenizer measures the passages."""
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
     settings: str | None = None
     """YAML file with the sections build-pairs, score and rank, each with settings of that command by their names."""
+    rescore: str | None = None
+    """Teacher that scores the best passages of each query anew, as of mkdm rank; more of it: section rank."""
+    rescore_top: int | None = None
+    """Passages of a query that the teacher reads; default: as mkdm rank."""
 
 
 def run(spark: SparkSession, config: RunConfig) -> Iterator[FunnelReport | RunReport | RankReport]:
-    """Do the three steps; each one's report comes as soon as it is done.
+    """Do the three steps, and with a teacher its own; each one's report comes as soon as it is done.
 
     Each step finds out for itself what is left to do, so that the same call again goes on with the step that failed.
     Scoring is incremental: of the model's last complete run it keeps the scores of all pairs that are still the same.
@@ -58,16 +64,20 @@ def run(spark: SparkSession, config: RunConfig) -> Iterator[FunnelReport | RunRe
 def _steps(
     session: Callable[[str, bool], SparkSession], config: RunConfig
 ) -> Iterator[FunnelReport | RunReport | RankReport]:
-    build, score, rank = _configs(config)
+    model, _ = pinned_models(config.model)  # an alias may move meanwhile
+    build, score, rank = _configs(replace(config, model=model))
     yield run_build(session(BUILD_STEP, False), build)
     scored = run_score(session(SCORE_STEP, True), score)
     yield scored
-    yield run_rank(session(RANK_STEP, False), RankConfig(**{**vars(rank), "run_id": scored.run.run_id}))
+    rank = replace(rank, run_id=scored.run.run_id)
+    if rank.rescore:
+        yield run_rescoring(session(RESCORE_STEP, True), rank)
+    yield run_rank(session(RANK_STEP, False), rank)
 
 
 def _say_shape(spark: SparkSession) -> None:
     whole = gives_whole_executors(spark)
-    if whole is None and getattr(spark, "sparkContext", None) is not None:
+    if whole is None and not is_connect(spark):
         return  # an executor has one core
     if whole:
         text = "all cores of an executor: build-pairs and rank alone would have a task per core"
@@ -85,8 +95,10 @@ def _configs(config: RunConfig) -> tuple[BuildPairsConfig, ScoreConfig, RankConf
     build = _parsed(BUILD_STEP, BuildPairsConfig, {"tokenizer": first, **warehouse}, sections)
     moved = {"pairs": build.pairs, "runs": build.runs, "incremental": True}
     score = _parsed(SCORE_STEP, ScoreConfig, {"model": config.model, **warehouse}, {SCORE_STEP: moved}, sections)
-    moved = {"scores": score.scores, "runs": score.runs}
-    return build, score, _parsed(RANK_STEP, RankConfig, warehouse, {RANK_STEP: moved}, sections)
+    same = ("scores", "runs", "pairs", "rejected_pairs")
+    moved = {name: getattr(score, name) for name in same}
+    given = {name: value for name in ("rescore", "rescore_top") if (value := getattr(config, name)) is not None}
+    return build, score, _parsed(RANK_STEP, RankConfig, warehouse, {RANK_STEP: moved}, sections, {RANK_STEP: given})
 
 
 def _sections(settings: str | None) -> dict[str, dict[str, Any]]:

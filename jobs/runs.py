@@ -7,7 +7,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.functions import col
 
 from cluster.session import ClusterConfig, start_session
-from jobs.engine import BASE_RUN, REMOVED, Ledger, RunState, Warehouse, drop_staging, one_line, run_job
+from jobs.engine import BASE_RUN, REMOVED, Ledger, RunState, Warehouse, drop_staging, literal, one_line, run_job
 from jobs.reports import Places, write_report
 from mkdm.columns import RUN_ID
 from mkdm.config import parse_config
@@ -72,11 +72,11 @@ def _remove(warehouse: Warehouse, ledger: Ledger, state: RunState) -> str:
     if used:
         raise InputError(f"run {used[0]} adds to run {name}: its scores are theirs together; remove that one first")
     gone = 0
-    for table in ("scores", "soft_labels", "rejected_pairs", "rejected_inputs", "funnel"):
+    for table in ("scores", "soft_labels", "rescored", "rejected_pairs", "rejected_inputs", "funnel"):
         mine = warehouse.table(table)
         if mine.exists():
             gone += mine.read().where(col(RUN_ID) == name).count()
-            mine.delta().delete(col(RUN_ID) == name)
+            mine.delete(f"{RUN_ID} = {literal(name)}")
     ledger.record(state.run, REMOVED)
     drop_staging(warehouse, state.run)
     return f"run {name}, which was {state.state}, is removed, and {gone:,} rows with it"

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pyspark.sql import DataFrame, SparkSession
 
-from cluster.session import ClusterConfig, start_session, task_slots
+from cluster.connect import is_connect
+from cluster.session import ClusterConfig, gives_whole_executors, start_session, task_slots
 from jobs.engine import (
     COMPLETE,
     SCORE_JOB,
@@ -33,6 +34,7 @@ from jobs.engine import (
     score_pairs,
     scored_rows,
     settings_of,
+    settled_model,
     since,
     take_out,
 )
@@ -59,15 +61,17 @@ class ScoreConfig(PairsJobConfig):
     """
 
     model: str
-    """Folder of the model, the same on every machine, or a URI (s3a, abfss, gs, dbfs:/Volumes), fetched once per host:
-    a student of ours or a sequence-classification checkpoint. Several joined by commas are an ensemble, whose scores
-    are averaged."""
+    """Folder of the model, the same on every machine, or a URI (s3a, abfss, gs, dbfs:/Volumes), fetched once per host;
+    of MLflow models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN/PATH, of the hub hf://OWNER/NAME[@REVISION], fetched
+    by the driver and sent to the executors: a student of ours or a sequence-classification checkpoint. Several joined
+    by commas are an ensemble, whose scores are averaged."""
     warehouse: str = "warehouse"
     """Where the tables are: a folder or URI, or CATALOG.SCHEMA."""
     scores: str | None = None
     """Table of scores, if not <warehouse>/scores."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
-    """Number format of the model; auto takes the fastest that each executor has, of exports the fastest that passed."""
+    """Number format of the model. auto is settled once a run, by a short timed run on an executor: of exports that
+    passed their gate, the most exact one but where another is clearly quicker. A run that goes on keeps it."""
     max_length: int | None = None
     """Tokens of a pair at most, special tokens included; the passage is cut. Default: as the model was trained."""
     incremental: bool = False
@@ -98,8 +102,11 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
     """
     model = checked_model(config)
     job = PairsJob.read(spark, config, config.warehouse)
+    _say_workers(spark, model)
     settings = settings_of(config, SETTINGS) | model.export_setting
-    identity = Identity(SCORE_JOB, settings, job.pairs.versions, model.model_version)
+    asked = Identity(SCORE_JOB, settings, job.pairs.versions, model.model_version, dict(model.origin))
+    model = settled_model(job, asked, model, config.run_id, config.incremental)
+    identity = replace(asked, settings=settings | model.settled_setting)
     base = base_of(job.ledger, identity, job.pairs) if config.incremental else None
     if config.incremental and base is None:
         say("no complete run of this model and these settings to add to: scoring all pairs")
@@ -111,6 +118,16 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
         report = new_run(job, config, model, identity)
     refuse_rejects(report, config.max_reject_rate)
     return report
+
+
+def _say_workers(spark: SparkSession, model: ScoringSettings) -> None:
+    """Over Spark Connect the server decides what a task gets: say what that means for the model."""
+    if not is_connect(spark) or gives_whole_executors(spark):
+        return
+    text = "this session does not give a task all cores of its executor: each of its Python workers loads the model"
+    if model.export_version is None:
+        text += "; mkdm export-model makes files of it that need no torch there, and whose weights workers share"
+    say(text)
 
 
 def new_run(job: PairsJob, config: ScoreConfig, model: ScoringSettings, identity: Identity) -> RunReport:

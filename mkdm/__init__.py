@@ -1,8 +1,8 @@
-"""The MKDM engine without Spark: texts, model, scoring, evaluation, export, training, pages, benchmark.
+"""The MKDM engine without Spark: texts, model, scoring, evaluation, export, serving, training, pages.
 
 `from mkdm import Scorer` is the way in. The modules up here (errors, columns, config, credentials, doors, quiet) may be
-imported from everywhere; the packages stand one on another, text, model, scoring, evaluation, export, train, pages,
-benchmark, experiments, and import those before them, each by its door: the names that its `__init__` lists.
+imported from everywhere; the packages stand one on another, text, model, scoring, evaluation, export, serving, train,
+pages, benchmark, experiments, and import those before them, each by its door: the names that its `__init__` lists.
 """
 
 from typing import TYPE_CHECKING

@@ -19,6 +19,10 @@ class ConfigError(MkdmError):
     """A flag, setting or combination of them that cannot work."""
 
 
+class MachineError(ConfigError):
+    """A machine that cannot run what a run was settled to."""
+
+
 class ModelError(MkdmError):
     """A model folder that is missing, incomplete, changed, or of a kind that is not supported."""
 

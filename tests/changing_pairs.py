@@ -7,6 +7,7 @@ commit changes many lanes at once, each in its own way, so that one table lives 
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from delta_sql import optimise, update
 from deltalake import DeltaTable as Reader
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame
@@ -107,7 +108,7 @@ class ChangingPairs:
         if keys:
             condition = " OR ".join(f"({same_key(key)})" for key in keys)
             text = "" if passage is None else f" AND passage = '{passage}'"
-            self.table.delta().delete(f"({condition}){text}")
+            self.table.delete(f"({condition}){text}")
             hit = lambda row: row[:2] in keys and passage in (None, row[3])  # noqa: E731
             self._is([row for row in self.rows if not hit(row)])
 
@@ -115,17 +116,16 @@ class ChangingPairs:
         """Give all rows of those keys that passage."""
         if keys:
             condition = " OR ".join(f"({same_key(key)})" for key in keys)
-            self.table.delta().update(condition, {"passage": F.lit(passage).cast("string")})
+            update(self.table, condition, passage=passage)
             self._is([(*row[:3], passage) if row[:2] in keys else row for row in self.rows])
 
     def merge(self, rows: Sequence[Row]) -> None:
         """Give rows of known keys these texts, and add the others."""
         by_key = {row[:2]: row for row in rows}
-        source = self.frame(list(by_key.values())).alias("new")
+        source = self.frame(list(by_key.values()))
         same = "old.query_id <=> new.query_id AND old.passage_id <=> new.passage_id"
-        merge = self.table.delta().alias("old").merge(source, same)
-        texts = {"query": "new.query", "passage": "new.passage"}
-        merge.whenMatchedUpdate(set=texts).whenNotMatchedInsertAll().execute()
+        texts = "WHEN MATCHED THEN UPDATE SET old.query = new.query, old.passage = new.passage"
+        self.table.merge(source, "new", same, texts, "WHEN NOT MATCHED THEN INSERT *")
         there = {row[:2] for row in self.rows}
         self._is(
             [by_key.get(row[:2], row) for row in self.rows] + [row for key, row in by_key.items() if key not in there]
@@ -146,13 +146,13 @@ class ChangingPairs:
         """Take the table back to an earlier version."""
         known = sorted(self.versions)
         version = known[place % len(known)]
-        self.table.delta().restoreToVersion(version)
+        self.table.spark.sql(f"RESTORE TABLE {self.table.sql_name} TO VERSION AS OF {version:d}")
         self.number = dict(self.table.read().dtypes)["query_id"] == "bigint"
         self._is(self.versions[version])
 
     def optimise(self) -> None:
         """Write its files anew, with the same rows."""
-        self.table.delta().optimize().executeCompaction()
+        optimise(self.table)
         self._is(self.rows)
 
     def check(self) -> None:

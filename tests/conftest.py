@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from connect_server import connect_server, connect_session
 from tiny_models import SAMPLE, byte_level, tiny_student, unigram, wordpiece
 from transformers import PreTrainedTokenizerFast
 
@@ -22,23 +23,36 @@ torch.set_num_threads(1)  # quicker for models this small
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow, of several minutes")
+    parser.addoption("--connect", action="store_true", help="all tests with one session of a Spark Connect server")
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--slow"):
-        for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.skip(reason="slow: needs --slow"))
+    marks = {"slow": "slow: needs --slow"} if not config.getoption("--slow") else {}
+    if config.getoption("--connect"):
+        marks["classic"] = "looks into the JVM of a classic session"
+    for item in items:
+        for mark, reason in marks.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+QUICK = {
+    "spark.ui.enabled": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",  # tables here are tiny
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.adaptive.enabled": "false",  # one job a query, not one a stage; on where drivers are processes
+    "spark.sql.shuffle.partitions": "1",
+}
 
 
 @pytest.fixture(scope="session")
-def spark():
-    """A session as `mkdm` starts it on one machine, with what makes tests quicker."""
-    quick = {"spark.ui.enabled": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}  # tables here are tiny
-    quick["spark.sql.codegen.wholeStage"] = "false"
-    quick["spark.sql.adaptive.enabled"] = "false"  # one job a query, not one a stage; on where drivers are processes
-    quick["spark.sql.shuffle.partitions"] = "1"
-    session = start_session(ClusterConfig(driver_memory="2g"), "tests", quick)
+def spark(request, tmp_path_factory):
+    """A session as `mkdm` starts it on one machine, with what makes tests quicker; with --connect, a server's."""
+    if request.config.getoption("--connect"):
+        with connect_server(tmp_path_factory.mktemp("server"), QUICK) as url, connect_session(url) as session:
+            yield session
+        return
+    session = start_session(ClusterConfig(driver_memory="2g"), "tests", QUICK)
     yield session
     session.stop()
 

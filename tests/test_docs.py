@@ -27,7 +27,7 @@ from mkdm.model.checkpoint import save_checkpoint
 from mkdm.model.zoo import read_zoo
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("jobs", "mkdm", "cluster", "tests", "tests/scale", "tests/device", "notebooks")
+FOLDERS = ("jobs", "mkdm", "mkdm/serving", "cluster", "tests", "tests/scale", "tests/device", "notebooks")
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"{folder}/README.md" for folder in FOLDERS))
 TEXTS = {name: (ROOT / name).read_text() for name in DOCUMENTS}
 ELSEWHERE = {
@@ -37,6 +37,8 @@ ELSEWHERE = {
     "experiments": "tests/jobs/test_experiments.py",
     "export-model": "tests/jobs/test_export_model.py",
     "pack": "tests/cluster/test_pack.py",
+    "serve": "tests/mkdm/serving/test_server.py",
+    "follow --view ranked.sqlite --warehouse W --every": "tests/jobs/test_follow.py",
     "score --master": "tests/cluster/test_pack.py",
     "make": ".ci/run",
     "SPARK_CONF_DIR=cluster/TARGET spark-submit": "tests/cluster/test_targets.py",

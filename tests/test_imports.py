@@ -1,12 +1,16 @@
 """The one direction of imports: notebooks, jobs → udfs → mkdm, and jobs → cluster; packages in order, by doors."""
 
 import ast
+import os
+import re
+import shutil
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
+import pyspark
 import pytest
 
 from mkdm.doors import names_of
@@ -20,8 +24,19 @@ MAY_IMPORT = {
     "cluster": {"cluster"},
 }
 ORDER = {
-    "mkdm": ["text", "model", "scoring", "evaluation", "export", "train", "pages", "benchmark", "experiments"],
-    "jobs": ["engine", "funnel", "training_set", "reports"],
+    "mkdm": [
+        "text",
+        "model",
+        "scoring",
+        "evaluation",
+        "export",
+        "serving",
+        "train",
+        "pages",
+        "benchmark",
+        "experiments",
+    ],
+    "jobs": ["engine", "funnel", "training_set", "rescoring", "reports"],
 }
 """Packages of a folder, bottom first. The modules of `mkdm` itself are below them, those of `jobs` above."""
 TOP = {"mkdm": 0, "jobs": 100}
@@ -164,6 +179,53 @@ def test_petastorm_stays_in_one_module():
     assert len(users) <= 1, users
 
 
+JVM = re.compile(r"\b(_jvm|_jsparkSession|_jdf|_jsc|_jmap|_sc|sparkContext|py4j)\b")
+"""What a session of Spark Connect has not."""
+
+
+def test_one_module_reaches_into_the_jvm():
+    names, imported = {}, {}
+    for module, path in MODULES.items():
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        names[module] = {name for name in attributes if JVM.fullmatch(name)}
+        imported[module] = {source for source, _ in statements(path) if source.split(".")[0] in ("py4j", "delta")}
+    assert names.pop("cluster.classic")
+    assert imported.pop("cluster.classic") == {"py4j.protocol", "delta.tables"}
+    assert not any(names.values()), names
+    assert {module for module, taken in imported.items() if taken} == {"cluster.delta"}, "the coordinates of its JARs"
+
+
+CLIENT = """
+import sys, shutil, importlib.abc
+from pathlib import Path
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("py4j", "delta"):
+            raise ImportError(f"there is no {name}")
+
+sys.meta_path.insert(0, Absent())
+import pyspark.util
+assert pyspark.util.is_remote_only()
+import jobs.__main__
+for command, (module, _) in jobs.__main__.COMMANDS.items():
+    __import__(module)
+assert "cluster.classic" not in sys.modules
+"""
+
+
+def test_jobs_load_with_pysparks_client_alone(tmp_path):
+    """Its package is PySpark without `pyspark.core`, JARs and py4j, by which PySpark itself tells the two apart."""
+    whole = Path(pyspark.__file__).parent
+    leave_out = shutil.ignore_patterns("core", "jars", "__pycache__", "examples", "tests", "data", "licenses", "bin")
+    shutil.copytree(whole, tmp_path / "pyspark", ignore=leave_out)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-c", CLIENT]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     "module",
     [
@@ -173,6 +235,7 @@ def test_petastorm_stays_in_one_module():
         "jobs.export_training_set",
         "jobs.evaluate",
         "jobs.demo",
+        "jobs.serve",
         "jobs.__main__",
         "udfs.scoring",
     ],

@@ -8,12 +8,19 @@ import pandas as pd
 
 from mkdm.columns import GOLDEN_LABEL, PASSAGE, QUERY, QUERY_ID
 from mkdm.errors import ConfigError
+from mkdm.export import Registration, register
 from mkdm.model import IR_PRECISIONS, Export
 
-__all__ = ["IR_PRECISIONS", "check_installed", "export", "machine_precisions"]
+__all__ = ["PRECISIONS", "Registration", "check_installed", "export", "machine_precisions", "register"]
+
+PRECISIONS = {"openvino": IR_PRECISIONS, "onnx": ("fp32", "int8")}
+"""By format, the precisions that there are."""
+_NEEDS = {"openvino": (("openvino", "nncf"), "cpu"), "onnx": (("onnx", "onnxruntime"), "onnx")}
+"""By format, the packages that it needs, and the extra that has them."""
 
 
 def export(
+    kind: str,
     model: str,
     calibration: pd.DataFrame,
     validation: pd.DataFrame,
@@ -24,21 +31,22 @@ def export(
     about: dict[str, str],
     say: Callable[[str], None],
 ) -> Export:
-    """Export a model; see `mkdm.export.openvino_export.export_model`.
+    """Export a model; see `export_model` and `export_onnx` of `mkdm.export`.
 
     Args:
+        kind: openvino or onnx.
         calibration: query, passage.
         validation: query_id, query, passage, golden_label.
 
     Raises:
-        ConfigError: OpenVINO or nncf is not installed.
+        ConfigError: what the format needs is not installed.
         ModelError: the model does not load or convert.
         InputError: the pairs cannot judge it.
     """
-    check_installed()
-    from mkdm.export import ExportSettings, ValidationPairs, export_model
+    check_installed(kind)
+    from mkdm.export import ExportSettings, ValidationPairs, export_model, export_onnx
 
-    return export_model(
+    return (export_onnx if kind == "onnx" else export_model)(
         model,
         (calibration[QUERY].tolist(), calibration[PASSAGE].tolist()),
         ValidationPairs(
@@ -62,12 +70,13 @@ def machine_precisions() -> tuple[str, ...]:
     return scoring.machine_precisions()
 
 
-def check_installed() -> None:
-    """Check that the extra `cpu` is installed.
+def check_installed(kind: str) -> None:
+    """Check that the extra of a format is installed.
 
     Raises:
         ConfigError: it is not.
     """
-    missing = [name for name in ("openvino", "nncf") if find_spec(name) is None]
+    packages, extra = _NEEDS[kind]
+    missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise ConfigError(f"{' and '.join(missing)} not installed: pip install 'mkdm[cpu]'")
+        raise ConfigError(f"{' and '.join(missing)} not installed: pip install 'mkdm[{extra}]'")

@@ -36,6 +36,8 @@ def import_ahead(spark: SparkSession, settings: ScoringSettings, workers: int) -
 
 def module_of(settings: ScoringSettings) -> str:
     """The backend's module: what `auto` takes wherever the model and the settings leave the choice."""
+    if settings.runs_as is not None:
+        return f"mkdm.scoring.{'openvino' if settings.runs_as.startswith('openvino') else 'torch'}_backend"
     if settings.export_version is not None and settings.backend in ("auto", "openvino"):
         return "mkdm.scoring.openvino_backend"
     return "mkdm.scoring.torch_backend"

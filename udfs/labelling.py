@@ -13,6 +13,8 @@ from pyspark.sql.udf import UserDefinedFunction
 from mkdm.columns import LOGIT
 from mkdm.scoring import memory_bytes
 from udfs.scoring import RESULT, Batches, LoadedScorer, ScoringSettings, block_result, blocks_in, load
+from udfs.shipping import receive
+from udfs.workers import keep_for_good, one_task
 
 if TYPE_CHECKING:  # torch is imported on executors alone
     from mkdm.scoring import Block
@@ -53,8 +55,11 @@ def _block_labeller(
     teachers: tuple[ScoringSettings, ...], side_by_side: str
 ) -> Callable[[Batches], Iterator[pd.DataFrame]]:
     def label(batches: Iterator[tuple[pd.Series, pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
+        yield from one_task(results(batches))
+
+    def results(batches: Batches) -> Iterator[pd.DataFrame]:
         if side_by_side == "always" or (side_by_side == "auto" and fit_in_memory(teachers)):
-            loaded = loaded_teachers(teachers)
+            loaded = kept_teachers(teachers)
             for block in blocks_in(batches):
                 yield _joined([_outcome(teacher, block) for teacher in loaded])
             return
@@ -88,8 +93,18 @@ def loaded_teachers(teachers: tuple[ScoringSettings, ...]) -> list[LoadedScorer]
     return [load(settings) for settings in teachers]
 
 
+@lru_cache(maxsize=1)
+def kept_teachers(teachers: tuple[ScoringSettings, ...]) -> list[LoadedScorer]:
+    """The same for teachers that stay as long as the worker does."""
+    loaded = loaded_teachers(teachers)
+    keep_for_good()
+    return loaded
+
+
 def fit_in_memory(teachers: tuple[ScoringSettings, ...]) -> bool:
     """Whether all teachers, in fp32, take no more than their share of the memory that is free here."""
+    for settings in teachers:
+        receive(settings.model)
     needed = sum(memory_bytes(settings.model) for settings in teachers)
     return needed <= MEMORY_SHARE * _free_bytes()
 

@@ -15,7 +15,9 @@ from pyspark.sql.udf import UserDefinedFunction
 from mkdm.errors import ModelError
 from mkdm.text import HTML, VISIBLE, normalise_query, strip_html
 from udfs.asking import ask_a_task
+from udfs.model import seen_by_tasks
 from udfs.scoring import MAX_MESSAGE
+from udfs.shipping import receive, shipped
 
 if TYPE_CHECKING:  # transformers, and torch with it, are imported on executors alone
     from mkdm.text import PassageCutter
@@ -81,6 +83,7 @@ def _load(folder: str, max_tokens: int, overlap: int) -> "tuple[PassageCutter, s
     from mkdm.model import load_tokenizer, tokenizer_version
     from mkdm.text import PassageCutter, cutter_version
 
+    receive(folder)
     tokenizer = load_tokenizer(folder)
     return PassageCutter(tokenizer, max_tokens, overlap), tokenizer_version(tokenizer), cutter_version()
 
@@ -91,7 +94,7 @@ def cut_settings(spark: SparkSession, folder: str, max_tokens: int, overlap: int
     Raises:
         ModelError: the folder has no tokenizer that can be used.
     """
-
+    folder = seen_by_tasks(shipped(spark, folder))
     version, cutter = ask_a_task(spark, lambda: _load(folder, max_tokens, overlap)[1:])
     return CutSettings(folder, version, cutter, max_tokens, overlap)
 

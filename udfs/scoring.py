@@ -27,8 +27,12 @@ from mkdm.model import (
     check_max_length,
     checked_version,
     model_folders,
+    pinned_models,
     read_wording,
 )
+from udfs.model import seen_by_tasks
+from udfs.shipping import receive
+from udfs.workers import keep_for_good, one_task
 
 if TYPE_CHECKING:  # torch is imported on executors alone
     from mkdm.scoring import Block, PairScorer, WindowScores
@@ -50,6 +54,8 @@ BLOCK_PAIRS = 4096
 """Pairs of a block at most. A pair is one number: the place of its query times this, plus that of its passage."""
 ANY_LENGTH = 1 << 20
 """Tokens, where how many there may be is not the question."""
+RUNS_AS = "runs_as"
+"""Among the settings of a run, what its `auto` was settled to."""
 MAX_MESSAGE = 500
 """Characters of an error message that are kept."""
 
@@ -70,6 +76,8 @@ class ScoringSettings:
         token_budget: padded tokens of a batch; None as suits the device.
         export_version: what stands for the IR files that the folder must have there; None where none may be run.
         prompting: how the model is asked.
+        origin: by name, where a registry or the hub keeps it; see `pinned_models`. It decides no score.
+        runs_as: what `auto` was settled to for the run, see `mkdm.scoring.settle`; None where each executor chooses.
     """
 
     model: str
@@ -80,11 +88,18 @@ class ScoringSettings:
     token_budget: int | None = None
     export_version: str | None = None
     prompting: Prompting = PLAIN
+    origin: tuple[tuple[str, str], ...] = ()
+    runs_as: str | None = None
 
     @property
     def export_setting(self) -> dict[str, str]:
         """What of a checked model belongs to a run's fingerprint besides the version."""
         return {} if self.export_version is None else {"export": self.export_version}
+
+    @property
+    def settled_setting(self) -> dict[str, str]:
+        """The same of what `auto` was settled to."""
+        return {} if self.runs_as is None else {RUNS_AS: self.runs_as}
 
 
 def check_model(
@@ -102,6 +117,8 @@ def check_model(
             lacks the IR file that is asked for; or its tokenizer joins the template with the texts.
         ConfigError: a backend has not that precision, or a model does not take that many tokens.
     """
+    model, origin = pinned_models(model)
+    model = seen_by_tasks(model)
     version = checked_version(model, prompting)
     for folder in model_folders(model):
         if (wording := read_wording(folder, prompting)) is not None:
@@ -112,7 +129,17 @@ def check_model(
     backend = backend_for(backend, prompting)
     check_max_length(model, max_length)
     export_version = check_backend(model, backend, precision)
-    return ScoringSettings(model, version, backend, precision, max_length, token_budget, export_version, prompting)
+    return ScoringSettings(
+        model,
+        version,
+        backend,
+        precision,
+        max_length,
+        token_budget,
+        export_version,
+        prompting,
+        tuple(sorted(origin.items())),
+    )
 
 
 @dataclass(frozen=True)
@@ -126,7 +153,9 @@ class LoadedScorer:
 @lru_cache(maxsize=1)
 def loaded_scorer(settings: ScoringSettings) -> LoadedScorer:
     """Load the model once in this Python worker; Spark keeps the worker from task to task. See `load`."""
-    return load(settings)
+    loaded = load(settings)
+    keep_for_good()
+    return loaded
 
 
 def load(settings: ScoringSettings) -> LoadedScorer:
@@ -135,9 +164,11 @@ def load(settings: ScoringSettings) -> LoadedScorer:
     Raises:
         ModelError: the folder here is not the one that the driver checked.
         ConfigError: a setting that the model or machine cannot meet.
+        MachineError: the machine cannot run what the run was settled to.
     """
     from mkdm.scoring import load_scorer
 
+    receive(settings.model)
     context = TaskContext.get()
     if context is not None:
         show_own_gpu(context)
@@ -155,6 +186,7 @@ def load(settings: ScoringSettings) -> LoadedScorer:
         settings.token_budget,
         threads=None if context is None else context.cpus(),
         prompting=settings.prompting,
+        runs_as=settings.runs_as,
     )
     if scorer.model_version != settings.model_version:
         raise ModelError(
@@ -199,6 +231,9 @@ def score_udf(settings: ScoringSettings) -> UserDefinedFunction:
 
 def _block_scorer(settings: ScoringSettings) -> Callable[[Batches], Iterator[pd.DataFrame]]:
     def score(batches: Iterator[tuple[pd.Series, pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
+        yield from one_task(results(batches))
+
+    def results(batches: Batches) -> Iterator[pd.DataFrame]:
         loaded = loaded_scorer(settings)
         began = time.perf_counter()
         for result in loaded.scorer.score_blocks(blocks_in(batches)):

@@ -30,7 +30,9 @@ from mkdm.train import (
     soft_label_column,
 )
 from udfs.asking import ask_a_task
+from udfs.model import seen_by_tasks
 from udfs.scoring import MAX_MESSAGE, texts
+from udfs.shipping import receive, shipped
 
 if TYPE_CHECKING:  # transformers, and torch with it, are imported on executors alone
     from mkdm.scoring import PairEncoder
@@ -104,6 +106,7 @@ def _load(folder: str, max_length: int) -> "tuple[PairEncoder, str]":
     from mkdm.model import load_tokenizer, tokenizer_version
     from mkdm.scoring import PairEncoder
 
+    receive(folder)
     tokenizer = load_tokenizer(folder)
     return PairEncoder(tokenizer, max_length), tokenizer_version(tokenizer)
 
@@ -114,11 +117,13 @@ def encoding_settings(spark: SparkSession, folder: str, max_length: int) -> tupl
     Raises:
         ModelError: the folder has no tokenizer that can be used.
     """
+    folder = seen_by_tasks(folder)
 
     def look() -> dict[str, Any]:
         encoder, version = _load(folder, max_length)
         return {"version": version, "template": asdict(encoder.template)}
 
+    folder = shipped(spark, folder)
     found = ask_a_task(spark, look)
     return EncodingSettings(folder, found["version"], max_length), Template(**found["template"])
 

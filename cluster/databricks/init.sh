@@ -9,8 +9,7 @@ python="${MKDM_PYTHON:-/databricks/python/bin/python}"
 wheel=$(find "$MKDM_VOLUME" -maxdepth 1 -name 'mkdm-*.whl' | sort -V | tail -n 1) # the newest
 [[ -n $wheel ]] || { echo "init.sh: $MKDM_VOLUME holds no mkdm-*.whl" >&2; exit 1; }
 
-# Runtime 17.3 has Python 3.12; the wheel asks for 3.11, where its training part (Petastorm with pyarrow 14) runs.
-"$python" -m pip install --quiet --no-deps --ignore-requires-python "$wheel"
+"$python" -m pip install --quiet --no-deps "$wheel"
 
 packages=(bm25s fsspec jinja2 'jsonargparse[signatures]' lxml semantic-text-splitter tqdm transformers)
 # A machine with a GPU has a runtime for machine learning, whose torch fits its driver; one from PyPI may ask for a newer one.

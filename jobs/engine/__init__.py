@@ -44,6 +44,8 @@ if TYPE_CHECKING:
         Totals,
         newest_build,
     )
+    from jobs.engine.limits import released, stored, with_settings
+    from jobs.engine.locations import exists, qualified, storage_of
     from jobs.engine.notebook import parameters, session
     from jobs.engine.pairs import (
         check_pairs,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from jobs.engine.pairs_flags import LabelledPairsFlags, TextFileFlags
     from jobs.engine.pairs_job import PairsJob, PairsJobConfig
     from jobs.engine.pinned_pairs import PinnedPairs
+    from jobs.engine.place import literal
     from jobs.engine.plain_numbers import plain_number
     from jobs.engine.row_codes import ROW_CODE, ROW_MESSAGE, fault_code, fault_message, with_row_code
     from jobs.engine.run_report import RunReport, refuse_rejects, work_done
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
         score_pairs,
         scored_rows,
     )
+    from jobs.engine.settled import settled_model
     from jobs.engine.table import Table
     from jobs.engine.text_files import FileOptions, small_batches
     from jobs.engine.warehouse import Warehouse

@@ -164,6 +164,7 @@ class ChunkedRun:
         done = sum(size for chunk, size in sizes.items() if chunk in self.state.chunks)
         with progress(self.spark, self.doing, self.run.rows, done, self.per_pair) as bar:
             for chunk in todo[start:] + todo[:start]:
+                bar.begin(sizes[chunk])
                 with described(self.spark, f"mkdm {self.run.job} {self.run.run_id}: chunk {chunk}"):
                     totals = self._score_chunk(laid_out, chunk)
                 if totals:

@@ -1,6 +1,5 @@
 """How a table of the engine is made, and how one that an earlier engine made gets what it lacks."""
 
-from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 
@@ -87,17 +86,10 @@ def _add_check(table: Table, name: str, check: str) -> None:
 
 def _create_empty(table: Table, kind: TableKind) -> None:
     properties = PINNED | kind.properties | {f"{_CHECK}{name}": check for name, check in kind.checks.items()}
-    if table.in_catalog:  # Delta's builder does not parse CATALOG.SCHEMA.TABLE
-        columns = ", ".join(
-            f"{field.name} {field.dataType.simpleString()}{'' if field.nullable else ' NOT NULL'}"
-            for field in kind.schema
-        )
-        clause = f" CLUSTER BY ({kind.cluster_by})" if kind.cluster_by else ""
-        pairs = ", ".join(f"{literal(name)} = {literal(value)}" for name, value in properties.items())
-        clause += f" TBLPROPERTIES ({pairs})"
-        table.spark.sql(f"CREATE TABLE IF NOT EXISTS {table.sql_name} ({columns}) USING delta{clause}")
-        return
-    builder = DeltaTable.createIfNotExists(table.spark).location(table.qualified()).addColumns(kind.schema)
-    for name, value in properties.items():
-        builder = builder.property(name, value)
-    (builder.clusterBy(kind.cluster_by) if kind.cluster_by else builder).execute()
+    columns = ", ".join(
+        f"{field.name} {field.dataType.simpleString()}{'' if field.nullable else ' NOT NULL'}" for field in kind.schema
+    )
+    clause = f" CLUSTER BY ({kind.cluster_by})" if kind.cluster_by else ""
+    pairs = ", ".join(f"{literal(name)} = {literal(value)}" for name, value in properties.items())
+    clause += f" TBLPROPERTIES ({pairs})"
+    table.spark.sql(f"CREATE TABLE IF NOT EXISTS {table.sql_name} ({columns}) USING delta{clause}")

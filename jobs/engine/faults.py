@@ -5,19 +5,32 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
+from pyspark.util import is_remote_only
 
 from mkdm import errors
-from mkdm.errors import ConfigError, InputError, MkdmError, RunFailedError, first_line
+from mkdm.errors import ConfigError, InputError, MkdmError, RunFailedError
 
 P = ParamSpec("P")
 T = TypeVar("T")
-FOREIGN = (PySparkException, Py4JError)
+if is_remote_only():  # PySpark's client alone, which has no py4j
+    FOREIGN: tuple[type[Exception], ...] = (PySparkException,)
+else:
+    from cluster.classic import JAVA_ERRORS
+
+    FOREIGN = (PySparkException, *JAVA_ERRORS)
 """What reaches Python from the JVM; Delta's own exceptions are among the former."""
 _CONDITION = re.compile(r"\[([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)*)\]")
+_CLASS = re.compile(r"^\(([\w.$]+)\) ")
+"""How the text of an error over Spark Connect begins, unless its class is PySpark's own."""
+_CONFLICT = re.compile(
+    r"\bio\.delta\.exceptions\.|\[DELTA_(?:CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)[.\w]*\]"
+)
+_CAUSE = re.compile(r"^Caused by: ([\w.$]+): (.*)$", re.MULTILINE)
 _WORKER = re.compile(r"^mkdm\.errors\.(\w+): (.*)$", re.MULTILINE)
-_BEFORE = re.compile(r"^(Job aborted due to stage failure: .*?\): |\[[A-Z0-9_.]+\] |[\w.$]+(Exception|Error): )+")
+_BEFORE = re.compile(
+    r"^(\([\w.$]+\) |Job aborted due to stage failure: .*?\): |\[[A-Z0-9_.]+\] |[\w.$]+(Exception|Error): )+"
+)
 """What stands before the sentence of an exception: whose task it was, conditions, class names."""
 
 FAULTS: dict[str, tuple[type[MkdmError], str]] = {
@@ -118,6 +131,12 @@ def told(error: BaseException) -> MkdmError:
     return RunFailedError(_plain(root) or type(error).__name__)
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Whether a commit failed because another writer came first: Delta's class of the error, or its text, tells."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return "DeltaConcurrentModificationException" in kinds or _CONFLICT.search(str(error)) is not None
+
+
 def one_line(run: Callable[P, T]) -> Callable[P, T]:
     """A function whose exceptions of the JVM are ours; they keep the one beneath as their cause.
 
@@ -137,13 +156,29 @@ def one_line(run: Callable[P, T]) -> Callable[P, T]:
 
 def _causes(error: BaseException) -> Iterator[tuple[list[str], str]]:
     """From the outermost to the root: conditions and class of each exception, and its text."""
-    java: Any = error.java_exception if isinstance(error, Py4JJavaError) else getattr(error, "_origin", None)
+    java: Any = _java_exception(error)
     if java is None:  # over Spark Connect, or raised by py4j itself
-        yield _CONDITION.findall(first_line(error)), str(error)
+        yield from _told_by_text(str(error))
     while java is not None:
         text = str(java.getMessage() or "").strip()
         yield [*_CONDITION.findall(text.partition("\n")[0]), str(java.getClass().getName())], text
         java = java.getCause()
+
+
+def _java_exception(error: BaseException) -> Any:
+    if is_remote_only():
+        return None
+    from cluster.classic import java_exception
+
+    return java_exception(error)
+
+
+def _told_by_text(text: str) -> Iterator[tuple[list[str], str]]:
+    """The same where only a text came: over Spark Connect it has the class, and behind it perhaps Java's stack."""
+    first = text.strip().partition("\n")[0]
+    yield [*_CONDITION.findall(first), *_CLASS.findall(first)], text
+    for name, cause in _CAUSE.findall(text):
+        yield [*_CONDITION.findall(cause), name], cause
 
 
 def _plain(text: str) -> str:

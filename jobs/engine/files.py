@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
 from urllib.parse import unquote
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from jobs.engine.locations import asked, file_kind, hadoop_path
+from cluster.storage import Entry, Storage
+from jobs.engine.locations import asked, file_kind, storage_of
 from mkdm.errors import InputError
 
 PREFIX = "files-"
@@ -79,20 +79,20 @@ def list_files(spark: SparkSession, location: str) -> Listing:
     Raises:
         InputError: nothing is there, a file cannot be read, or they are not all of one kind.
     """
-    system, path = hadoop_path(spark, location)
-    walk = _Walk(system)
-    if asked(location, lambda: system.exists(path)):
-        status = asked(location, lambda: system.getFileStatus(path))
-        if not status.isDirectory() and _is_hidden(path.getName()):
+    storage = asked(location, lambda: storage_of(spark))
+    walk = _Walk(storage)
+    if asked(location, lambda: storage.exists(location)):
+        entry = asked(location, lambda: storage.entry(location))
+        if not entry.is_folder and _is_hidden(entry.name):
             raise InputError(f"the name of {location} begins with _ or a dot, so that Spark leaves it out: rename it")
-        base = status.getPath() if status.isDirectory() else status.getPath().getParent()
-        files = list(walk.below(status, f"{base.toString().rstrip('/')}/"))
+        base = entry.path.rstrip("/") if entry.is_folder else entry.parent
+        files = list(walk.below(entry, f"{base}/"))
     else:
-        found = asked(location, lambda: system.globStatus(path)) if is_pattern(location) else None
+        found = asked(location, lambda: storage.matches(location)) if is_pattern(location) else None
         if not found:
             raise InputError(f"cannot read {location} as {file_kind(location) or 'files'}: nothing is there")
-        base = _fixed_part(found[0].getPath().toString(), location)
-        files = [file for status in found for file in walk.below(status, base, top=True)]
+        base = _fixed_part(found[0].path, location)
+        files = [file for entry in found for file in walk.below(entry, base, top=True)]
     files = sorted({file.path: file for file in files}.values(), key=lambda file: file.name)
     return Listing(location, _kind_of(location, files, walk.hidden), tuple(files), tuple(sorted(walk.hidden)))
 
@@ -111,18 +111,10 @@ def hashed(spark: SparkSession, listing: Listing) -> Listing:
             told = rows.select(F.col("_metadata.file_path"), F.sha2("content", 256))
             found = asked(listing.location, told.collect)
             known = {plain(row[0]): row[1] for row in found}
-    system, _ = hadoop_path(spark, listing.location)
-    jvm: Any = spark._jvm
-
-    def digest(file: InputFile) -> str:
-        stream = system.open(jvm.org.apache.hadoop.fs.Path(file.path))
-        try:
-            return str(jvm.org.apache.commons.codec.digest.DigestUtils.sha256Hex(stream))
-        finally:
-            stream.close()
+    storage = storage_of(spark)
 
     def one(file: InputFile) -> InputFile:
-        return replace(file, digest=known.get(file.path) or asked(file.path, lambda: digest(file)))
+        return replace(file, digest=known.get(file.path) or asked(file.path, lambda: storage.sha256(file.path)))
 
     with ThreadPoolExecutor(8) as pool:
         return replace(listing, files=tuple(pool.map(one, listing.files)))
@@ -166,13 +158,13 @@ class _Walk:
     """Goes through folders, and keeps the hidden files that it meets.
 
     Attributes:
-        system: Hadoop's FileSystem.
+        storage: where they are.
     """
 
-    system: Any
+    storage: Storage
     hidden: list[str] = field(default_factory=list)
 
-    def below(self, status: Any, base: str, top: bool = False, above: tuple[str, ...] = ()) -> Iterator[InputFile]:
+    def below(self, entry: Entry, base: str, top: bool = False, above: tuple[str, ...] = ()) -> Iterator[InputFile]:
         """The files of a folder, or a file itself.
 
         Args:
@@ -180,29 +172,28 @@ class _Walk:
             top: whether a hidden name is to be left out here already.
             above: the real places of the local folders above.
         """
-        path = status.getPath()
-        text = str(path.toString())
+        text = entry.path
         name = text.removeprefix(base)
-        if top and _is_hidden(path.getName()):
-            if not _NO_ROWS.fullmatch(path.getName()):
+        if top and _is_hidden(entry.name):
+            if not _NO_ROWS.fullmatch(entry.name):
                 self.hidden.append(name)
-        elif status.isDirectory():
-            local = path.toUri().getPath() if text.startswith("file:") else None
+        elif entry.is_folder:
+            local = "/" + text.removeprefix("file:").lstrip("/") if text.startswith("file:") else None
             if local is not None:
                 if os.path.realpath(local) in above:
                     raise InputError(f"{text} is a link to a folder that it lies in: take it away")
                 above = (*above, os.path.realpath(local))
-            children = asked(text, lambda: self.system.listStatus(path))
+            children = asked(text, lambda: self.storage.children(text))
             if local is not None:
-                _refuse_broken_links(local, {str(child.getPath().getName()) for child in children})
-            if any(child.getPath().getName() == "_delta_log" for child in children):
+                _refuse_broken_links(local, {child.name for child in children})
+            if any(child.name == "_delta_log" for child in children):
                 raise InputError(f"{text} is a Delta table among files: name it alone, or take it away")
             for child in children:
                 yield from self.below(child, base, True, above)
         else:
-            if text.startswith("file:") and ":" in path.getName():
+            if text.startswith("file:") and ":" in entry.name:
                 raise InputError(f"{text} has a colon in its name, which Hadoop cannot open on a local disk: rename it")
-            yield InputFile(text, name, int(status.getLen()), _partitions(name))
+            yield InputFile(text, name, entry.size, _partitions(name))
 
 
 def _refuse_broken_links(folder: str, listed: set[str]) -> None:

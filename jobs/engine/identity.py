@@ -2,23 +2,32 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+ORIGIN = "registered_"
+"""How the names of an origin start, among the settings of a run in `runs`."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """All that decides the output of a run."""
+    """All that decides the output of a run.
+
+    Attributes:
+        origin: where a registry or the hub keeps its models, which decides nothing: `runs` has it among the settings.
+    """
 
     job: str
     settings: dict[str, str]
     input_versions: dict[str, str]
     model_version: str
+    origin: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def fingerprint(self) -> str:
         """32 hex digits that two runs share exactly when all of this is equal."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
+        decides = {name: value for name, value in asdict(self).items() if name != "origin"}
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
     def differences(self, other: "Identity") -> str:
         """What differs, as `name: there → here`."""

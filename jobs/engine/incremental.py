@@ -4,23 +4,25 @@ The promise: the rows of a chain of runs are those that one run over all pairs o
 key that was touched is decided anew, from all rows that it has now, and all that the chain wrote for it goes.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.storagelevel import StorageLevel
 
 from jobs.engine.blocks import keys_of
+from jobs.engine.buckets import DOCUMENT
 from jobs.engine.chunked_run import say
+from jobs.engine.faults import FOREIGN
 from jobs.engine.ledger import BASE_RUN, COMPLETE, REPLACING, Identity, Ledger, Run, RunState
+from jobs.engine.limits import released, stored
 from jobs.engine.pairs import as_written, check_pairs
 from jobs.engine.pinned_pairs import PASSAGES, PinnedPairs
 from jobs.engine.place import literal
-from jobs.engine.table import Table, despite_conflicts
+from jobs.engine.table import Table
 from mkdm.columns import CONTENT_HASH, PAIR_KEY, PASSAGE, PASSAGE_ID, QUERY, RUN_ID
 from mkdm.errors import InputError, RunFailedError
 
@@ -30,6 +32,8 @@ _OTHER_COLUMNS = ("DELTA_CHANGE_DATA_FEED_INCOMPATIBLE", "PARQUET_COLUMN_DATA_TY
 """Error classes of a feed over versions whose columns had other names or types."""
 _GAPS = ("FILE_NOT_EXIST", "[DELTA_")
 """Error classes that reach Python as the JVM's own, of a feed whose files or log are there no more."""
+MOST_DOCUMENTS, MOST_RANGES = 20_000, 200
+"""Documents that changed, up to which it is told where their scores lie; and in how many ranges of passage_id."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Changes:
 
     def release(self) -> None:
         """Drop what is stored of them."""
-        self.touched.unpersist()
+        released(self.touched)
 
 
 def base_of(ledger: Ledger, identity: Identity, pairs: PinnedPairs) -> RunState | None:
@@ -67,7 +71,7 @@ def base_of(ledger: Ledger, identity: Identity, pairs: PinnedPairs) -> RunState 
     found: tuple[int, RunState] | None = None
     for state in ledger.states(job=identity.job, model_version=identity.model_version):
         read_id, _, version = state.run.input_versions["pairs"].partition("@")
-        fits = state.state == COMPLETE and state.run.settings == identity.settings and read_id == table_id
+        fits = state.state == COMPLETE and state.identity.settings == identity.settings and read_id == table_id
         if not fits or int(version) > pinned or (found and int(version) < found[0]):
             continue
         own = since(identity, state).fingerprint
@@ -109,7 +113,7 @@ def changes_since(pairs: PinnedPairs, base: RunState, ledger: Ledger, scores: Ta
             return changes
         changes.release()
     say(f"comparing all pairs with what run {base.run.run_id}, and those that it adds to, wrote for them")
-    return Changes.of(pairs, _told_by_results(pairs, written).persist(StorageLevel.DISK_ONLY))
+    return Changes.of(pairs, stored(_told_by_results(pairs, written)))
 
 
 def _told_by_feeds(pairs: PinnedPairs, base: RunState) -> DataFrame | None:
@@ -125,7 +129,7 @@ def _told_by_feeds(pairs: PinnedPairs, base: RunState) -> DataFrame | None:
             changes = _feed(pairs.passages[0], known.get(PASSAGES, ""), pairs.passages[1])
             texts = _net(changes.withColumn(CONTENT_HASH, F.xxhash64(PASSAGE)), PASSAGE_ID)
             texts.count()  # its gaps show here
-    except (PySparkException, Py4JJavaError, InputError):
+    except (*FOREIGN, InputError):
         return None
     try:
         changes = _feed(pairs.table, known["pairs"], pairs.version)
@@ -135,12 +139,12 @@ def _told_by_feeds(pairs: PinnedPairs, base: RunState) -> DataFrame | None:
         touched = _net(changes.withColumn(CONTENT_HASH, F.xxhash64(QUERY, PASSAGE)), *PAIR_KEY)
         if texts is not None:
             touched = touched.union(pairs.rows.join(texts, PASSAGE_ID, "left_semi").select(*PAIR_KEY)).distinct()
-        touched = touched.persist(StorageLevel.DISK_ONLY)
+        touched = stored(touched)
         touched.count()  # the feed's gaps show here
-    except (PySparkException, Py4JJavaError) as error:
+    except FOREIGN as error:
         if any(name in str(error) for name in _OTHER_COLUMNS):
             return None
-        if isinstance(error, Py4JJavaError) and not any(name in str(error) for name in _GAPS):
+        if not isinstance(error, AnalysisException) and not any(name in str(error) for name in _GAPS):
             raise
         first, last = int(known["pairs"].partition("@")[2]) + 1, pairs.delta_version
         raise InputError(
@@ -182,7 +186,8 @@ def _written(scores: Table, rejects: Table, chain: list[str]) -> DataFrame:
 
 def _whole(pairs: PinnedPairs, changes: Changes, written: DataFrame) -> bool:
     """Whether each pair that was not touched has a row in what the chain wrote, by number."""
-    return pairs.rows_there() - changes.rows.count() == _with_keys(written, changes.touched, "left_anti").count()
+    replaced = _with_keys(near(written, changes.touched), changes.touched, "left_semi").count()
+    return pairs.rows_there - changes.rows.count() == written.count() - replaced
 
 
 def _told_by_results(pairs: PinnedPairs, written: DataFrame) -> DataFrame:
@@ -238,5 +243,37 @@ def take_out(table: Table, laid_out: DataFrame, chain: list[str]) -> None:
     keys = keys_of(laid_out).distinct()
     same = " AND ".join(f"old.{name} <=> changed.{name}" for name in PAIR_KEY)
     runs = ", ".join(map(literal, chain))
-    merge = table.delta().alias("old").merge(keys.alias("changed"), f"{same} AND old.run_id IN ({runs})")
-    despite_conflicts(merge.whenMatchedDelete().execute)
+    places = places_of(keys)
+    lies = "" if places is None else f" AND {lies_in(places, f'old.{PASSAGE_ID}')}"
+    table.merge(keys, "changed", f"{same} AND old.run_id IN ({runs}){lies}", "WHEN MATCHED THEN DELETE")
+
+
+def places_of(keys: DataFrame) -> list[tuple[str, str]] | None:
+    """Ranges of passage_id, first and last, in which the passages of these keys lie: of a document, or of several.
+
+    Scores lie by passage, so that by them the files that may hold the keys are told from all others.
+
+    Returns:
+        MOST_RANGES at most; None where a passage is null, or there are more documents than are worth a look.
+    """
+    document = F.expr(DOCUMENT)
+    found = keys.groupBy(document).agg(F.min(PASSAGE_ID).alias("first"), F.max(PASSAGE_ID).alias("last"))
+    rows = found.limit(MOST_DOCUMENTS + 1).collect()
+    if len(rows) > MOST_DOCUMENTS or any(row["first"] is None for row in rows):
+        return None
+    ranges = sorted((row["first"], row["last"]) for row in rows)
+    each = max(1, math.ceil(len(ranges) / MOST_RANGES))
+    together = [ranges[at : at + each] for at in range(0, len(ranges), each)]
+    return [(some[0][0], max(last for _, last in some)) for some in together]
+
+
+def near(rows: DataFrame, keys: DataFrame) -> DataFrame:
+    """The rows that lie where some keys may; told by statistics of files too."""
+    places = places_of(keys)
+    return rows if places is None else rows.where(lies_in(places, PASSAGE_ID))
+
+
+def lies_in(places: list[tuple[str, str]], passage: str) -> str:
+    """Whether a passage lies in one of the ranges, as SQL."""
+    ranges = [f"{passage} BETWEEN {literal(first)} AND {literal(last)}" for first, last in places]
+    return f"({' OR '.join(ranges)})" if ranges else "false"

@@ -12,7 +12,7 @@ from pyspark.sql import Row
 from pyspark.sql.functions import col
 from pyspark.sql.pandas.types import to_arrow_schema
 
-from jobs.engine.identity import Identity
+from jobs.engine.identity import ORIGIN, Identity
 from jobs.engine.schemas import TABLES
 from jobs.engine.table import Table
 from mkdm import __version__
@@ -129,7 +129,10 @@ class RunState:
     @property
     def identity(self) -> Identity:
         """What decided its output."""
-        return Identity(self.run.job, self.run.settings, self.run.input_versions, self.run.model_version)
+        settings, origin = dict(self.run.settings), {}
+        for name in [name for name in settings if name.startswith(ORIGIN)]:
+            origin[name] = settings.pop(name)
+        return Identity(self.run.job, settings, self.run.input_versions, self.run.model_version, origin)
 
 
 def _totals(row: Row) -> Totals:
@@ -218,7 +221,7 @@ class Ledger:
             run_id=run_id,
             job=identity.job,
             fingerprint=identity.fingerprint,
-            settings=identity.settings,
+            settings=identity.settings | identity.origin,
             input_versions=identity.input_versions,
             model_version=identity.model_version,
             rows=rows,

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from cluster.connect import is_connect
+from cluster.storage import FsspecStorage, Storage
 from jobs.engine.faults import FOREIGN, told
 from mkdm.errors import ConfigError, InputError
 
@@ -16,7 +18,6 @@ NAME_PART = r"(?:\w+|`(?:[^`]|``)+`)"
 """A part of a name, as SQL takes it: letters, digits and underscores, or anything between backticks."""
 _SCHEMA_NAME = re.compile(rf"{NAME_PART}\.{NAME_PART}")
 _TABLE_NAME = re.compile(rf"{NAME_PART}(?:\.{NAME_PART}){{1,2}}")
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _ENDINGS = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -45,7 +46,7 @@ def names_table(spark: SparkSession, location: str) -> bool:
     """
     if _TABLE_NAME.fullmatch(location) is None:
         return False
-    if "`" in location or not _has_jvm(spark):
+    if "`" in location:
         return True
     there = exists(spark, location)
     if not there and file_kind(location) is None:
@@ -61,7 +62,7 @@ def names_schema(spark: SparkSession, root: str) -> bool:
     """
     if _SCHEMA_NAME.fullmatch(root) is None:
         return False
-    if "`" in root or not _has_jvm(spark) or not exists(spark, root):
+    if "`" in root or not exists(spark, root):
         return True
     return _chosen(spark.catalog.databaseExists, root, True, "schema")
 
@@ -84,38 +85,32 @@ def quoted(name: str) -> str:
     return ".".join(part if part[0] == "`" else f"`{part}`" for part in re.findall(NAME_PART, name))
 
 
-def hadoop_path(spark: SparkSession, location: str) -> tuple[Any, Any]:
-    """The file system of a location, and the location as Hadoop's Path.
+def storage_of(spark: SparkSession) -> Storage:
+    """The storage as that session finds it: Hadoop's, or over Spark Connect this machine's, by fsspec."""
+    if is_connect(spark):
+        return FsspecStorage()
+    from cluster.classic import HadoopStorage
 
-    Raises:
-        InputError: there is no such file system, or the session is one of Connect, which has none.
-    """
-    if not _has_jvm(spark):
-        raise InputError(f"{location} is a path, which a session of Spark Connect cannot look at: name a table instead")
-    jvm: Any = spark._jvm
-    text = location if _URI.match(location) else re.sub(r"^(?!/)(?=[^/]*:)", "./", location)  # or "a:b" has a scheme a
+    return HadoopStorage(spark)
 
-    def found() -> tuple[Any, Any]:
-        path = jvm.org.apache.hadoop.fs.Path(text)
-        return path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf()), path
 
-    return asked(location, found)
+def qualified(spark: SparkSession, location: str) -> str:
+    """A location as a full URI."""
+    return asked(location, lambda: storage_of(spark).qualified(location))
 
 
 def exists(spark: SparkSession, location: str) -> bool:
     """Whether a folder or file of that name is there."""
-    system, path = hadoop_path(spark, location)
-    return bool(asked(location, lambda: system.exists(path)))
+    return asked(location, lambda: storage_of(spark).exists(location))
 
 
 def has_delta_log(spark: SparkSession, location: str) -> bool:
     """Whether a folder is that of a Delta table, whatever its name ends in."""
-    system, path = hadoop_path(spark, location)
-    _, log = hadoop_path(spark, f"{location.rstrip('/')}/_delta_log")
+    storage = storage_of(spark)
 
     def found() -> bool:
-        there = system.exists(path) and system.getFileStatus(path).isDirectory()  # HDFS fails below a file
-        return bool(there and system.exists(log))
+        there = storage.exists(location) and storage.entry(location).is_folder  # HDFS fails below a file
+        return there and storage.exists(f"{location.rstrip('/')}/_delta_log")
 
     return asked(location, found)
 
@@ -128,9 +123,7 @@ def asked(location: str, ask: Callable[[], T]) -> T:
     """
     try:
         return ask()
+    except OSError as error:  # of fsspec
+        raise InputError(f"cannot read {location}: {error.strerror or error}") from error
     except FOREIGN as error:
         raise InputError(f"cannot read {location}: {told(error)}") from error
-
-
-def _has_jvm(spark: SparkSession) -> bool:
-    return getattr(spark, "_jvm", None) is not None  # of Connect none

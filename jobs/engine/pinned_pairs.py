@@ -1,6 +1,7 @@
 """Pairs as they stood at one version, which is all that a run ever reads of them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -79,8 +80,9 @@ class PinnedPairs:
         texts = None if passages is None else passages.select(PASSAGE_ID, PASSAGE, BUCKET)
         return InPlace(rows.select(*PAIR, BUCKET), texts)
 
+    @cached_property
     def rows_there(self) -> int:
-        """How many rows, which may be none."""
+        """How many rows, which may be none; they are counted once."""
         return self.without_texts.count()
 
     def count(self) -> int:
@@ -89,7 +91,7 @@ class PinnedPairs:
         Raises:
             InputError: there is none.
         """
-        count = self.rows_there()
+        count = self.rows_there
         if count == 0:
             raise InputError(f"{self.table.location} has no row: there is nothing to score")
         return count

@@ -1,15 +1,24 @@
-"""What a place of a table is: a folder, URI or name in a catalog, and how SQL, Delta Lake and Hadoop call it."""
+"""What a place of a table is: a folder, URI or name in a catalog, and how SQL and Delta Lake call it."""
 
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
-from delta.tables import DeltaTable
-from pyspark.sql import SparkSession
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
 
-from jobs.engine.locations import NAME_PART, hadoop_path, names_table, quoted
+from cluster.connect import is_connect
+from jobs.engine.locations import NAME_PART, names_table, qualified, quoted
 from mkdm.errors import ConfigError, refuse_credentials
+
+_NO_TABLE = (
+    "DELTA_TABLE_NOT_FOUND",
+    "DELTA_PATH_DOES_NOT_EXIST",
+    "DELTA_MISSING_DELTA_TABLE",
+    "PATH_NOT_FOUND",
+)
+"""Conditions of a folder where nothing is, or no Delta table."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +58,12 @@ class Place:
 
     def qualified(self) -> str:
         """The location of a path table as a full URI: Delta's SQL takes no relative path."""
-        system, path = self.hadoop_path()
-        return str(system.makeQualified(path).toString())
+        return qualified(self.spark, self.location)
 
-    def hadoop_path(self) -> tuple[Any, Any]:
-        """The file system of the location, and the location as Hadoop's Path."""
-        return hadoop_path(self.spark, self.location)
+    @property
+    def path(self) -> str:
+        """The location of a path table for Spark's readers and writers: a server of Connect has a folder of its own."""
+        return self.qualified() if is_connect(self.spark) else self.location
 
     def sibling(self, name: str) -> Self:
         """The table of that name in the same folder or schema."""
@@ -66,13 +75,25 @@ class Place:
         """Whether a Delta table is there."""
         if self.in_catalog:
             return self.spark.catalog.tableExists(self.sql_name)
-        return DeltaTable.isDeltaTable(self.spark, self.location)
+        if is_connect(self.spark):
+            return self._answers()
+        from cluster.classic import is_delta_table
 
-    def delta(self) -> DeltaTable:
-        """The table as Delta Lake's own handle."""
-        if self.in_catalog:
-            return DeltaTable.forName(self.spark, self.sql_name)
-        return DeltaTable.forPath(self.spark, self.location)
+        return is_delta_table(self.spark, self.location)
+
+    def _answers(self) -> bool:
+        """Whether Delta Lake knows the columns of what is in the folder."""
+        try:
+            self.spark.read.format("delta").load(self.path).schema  # noqa: B018  (asks the server)
+        except AnalysisException as error:
+            if any(f"[{name}]" in str(error) for name in _NO_TABLE):
+                return False
+            raise
+        return True
+
+    def history(self, limit: int | None = None) -> DataFrame:
+        """What Delta Lake tells of the newest commits, newest first; of all for None."""
+        return self.spark.sql(f"DESCRIBE HISTORY {self.sql_name}" + ("" if limit is None else f" LIMIT {limit:d}"))
 
 
 def literal(text: str) -> str:

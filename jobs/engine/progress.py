@@ -2,14 +2,15 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import takewhile
 from threading import Event, Thread
 from typing import Any
 
 from pyspark.sql import SparkSession
 from tqdm import tqdm
+
+from cluster.connect import is_connect
 
 LINE_EVERY = 15.0
 """Seconds between two lines where stderr is no terminal."""
@@ -20,8 +21,7 @@ _POLL = 0.5
 def progress(spark: SparkSession, what: str, total: int, done: int = 0, per_row: int = 1) -> Iterator["Progress"]:
     """Report the rows that are made of what Python UDFs return during the actions inside the block.
 
-    The figure comes from Spark's own SQL metrics, which executors send with every heartbeat. Where the session does not
-    give them (Spark Connect), only the end is reported.
+    The figure comes from Spark's own SQL metrics, which executors send with every heartbeat; see `Progress`.
 
     Args:
         what: what is done, such as "scoring".
@@ -45,24 +45,54 @@ def progress(spark: SparkSession, what: str, total: int, done: int = 0, per_row:
     finally:
         finished.set()
         thread.join()
+        tracker.close()
         reporter.close()
 
 
 class Progress:
-    """Rows done so far: of the settled chunks as they are, of the running one as Spark tells."""
+    """Rows done so far: of the settled chunks as they are, of the running one as Spark tells.
+
+    Over Spark Connect its server tells tasks, and no rows: a chunk counts as done by the share of its tasks that are.
+    """
 
     def __init__(self, spark: SparkSession, done: int, per_row: int) -> None:
         self._spark, self._settled, self._per_row = spark, done, per_row
-        self._running = _row_counter(spark)
+        self._expected, self._share = 0, 0.0
+        self._running: Callable[[], int] = lambda: 0
+        if is_connect(spark):
+            spark.registerProgressHandler(self._tasks)
+        self._restart()
+
+    def begin(self, rows: int) -> None:
+        """Say that a chunk of that many rows is next."""
+        self._expected, self._share = rows, 0.0
 
     def settle(self, rows: int) -> None:
         """Say that a chunk of that many rows is done."""
         self._settled += rows
-        self._running = _row_counter(self._spark)
+        self._expected = 0
+        self._restart()
 
     def rows(self) -> int:
         """Rows done so far."""
-        return int(self._settled + self._running() // self._per_row)
+        return int(self._settled + self._running() // self._per_row + self._expected * self._share)
+
+    def close(self) -> None:
+        """Listen no more."""
+        if is_connect(self._spark):
+            self._spark.removeProgressHandler(self._tasks)
+
+    def _restart(self) -> None:
+        if not is_connect(self._spark):
+            from cluster.classic import row_counter
+
+            self._running = row_counter(self._spark)
+
+    def _tasks(self, stages: Any, *more: Any, **named: Any) -> None:
+        known = [(stage.num_completed_tasks, stage.num_tasks) for stage in stages or ()]
+        tasks = sum(number for _, number in known)
+        if tasks:
+            self._share = max(self._share, min(0.99, sum(done for done, _ in known) / tasks))
 
 
 class _Bar:
@@ -98,51 +128,3 @@ class _Lines:
 
     def close(self) -> None:
         pass
-
-
-def _row_counter(spark: SparkSession) -> Any:
-    """A function that returns how many rows came of Python UDFs since now, from Spark's SQL status store."""
-    try:
-        store = spark._jsparkSession.sharedState().statusStore()
-        last = _newest(store)
-    except Exception:  # Spark Connect, or a store that this Spark keeps elsewhere
-        return lambda: 0
-
-    def rows() -> int:
-        try:
-            executions = store.executionsList()
-            newer = range(executions.size() - 1, -1, -1)
-            running = takewhile(lambda one: one.executionId() > last, map(executions.apply, newer))
-            return max((_python_rows(store, execution) for execution in running), default=0)
-        except Exception:  # a plan that changes while it is read; the next poll reads it again
-            return 0
-
-    return rows
-
-
-def _newest(store: Any) -> int:
-    """The id of the last SQL execution; the store forgets old ones, so that their count would not do."""
-    executions = store.executionsList()
-    return int(executions.apply(executions.size() - 1).executionId()) if executions.size() else -1
-
-
-def _python_rows(store: Any, execution: Any) -> int:
-    """Rows that Python UDFs returned; of blocks, the rows that were made of them."""
-    values = store.executionMetrics(execution.executionId())
-    nodes = store.planGraph(execution.executionId()).allNodes()
-    rows: dict[bool, int] = {}
-    for node in map(nodes.apply, range(nodes.size())):
-        from_python = "EvalPython" in node.name() or "InPandas" in node.name()
-        if from_python or node.name() == "Generate":
-            rows[from_python] = rows.get(from_python, 0) + _output_rows(node, values)
-    return rows.get(False, rows[True]) if True in rows else 0
-
-
-def _output_rows(node: Any, values: Any) -> int:
-    metrics = node.metrics()
-    told = (
-        values.get(metric.accumulatorId())
-        for metric in map(metrics.apply, range(metrics.size()))
-        if metric.name() == "number of output rows"
-    )
-    return sum(int(value.get().replace(",", "")) for value in told if value.isDefined())

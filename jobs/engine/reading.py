@@ -7,6 +7,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, DataFrameReader
 from pyspark.sql.functions import col
 
+from cluster.connect import is_connect
 from jobs.engine.faults import told
 from jobs.engine.place import Place, literal
 from jobs.engine.schemas import BUILT_BY
@@ -19,12 +20,12 @@ class ReadableTable(Place):
 
     def snapshot(self, rows: DataFrame | None = None) -> Snapshot:
         """Version, id, properties and protocol of the table as a read of it has found them; None reads it now."""
-        found = snapshot_of(self._reader(self.spark.read) if rows is None else rows)
+        found = self._seen(rows)
         if found is not None:
             return found
         detail = self.detail("id", "properties", "minReaderVersion", "tableFeatures")
         return Snapshot(
-            version=int(self.delta().history(1).first()["version"]),  # type: ignore[index]
+            version=self._newest(),
             table_id=str(detail["id"]),
             properties=dict(detail["properties"]),
             reader_version=int(detail["minReaderVersion"]),
@@ -33,19 +34,28 @@ class ReadableTable(Place):
 
     def table_id(self) -> str:
         """The id that the table keeps for life, whatever its place or name."""
-        return self.snapshot().table_id
+        found = self._seen()
+        return found.table_id if found else str(self.detail("id")["id"])
 
     def latest_version(self) -> int:
         """The newest Delta version."""
-        return self.snapshot().version
+        found = self._seen()
+        return found.version if found else self._newest()
 
     def properties(self) -> dict[str, str]:
         """Its Delta table properties."""
-        return self.snapshot().properties
+        found = self._seen()
+        return found.properties if found else dict(self.detail("properties")["properties"])
+
+    def _seen(self, rows: DataFrame | None = None) -> Snapshot | None:
+        return snapshot_of(self._reader(self.spark.read) if rows is None else rows)
+
+    def _newest(self) -> int:
+        return int(self.history(1).first()["version"])  # type: ignore[index]
 
     def detail(self, *names: str) -> dict[str, Any]:
         """Those columns of what Delta tells of the table."""
-        return self.delta().detail().select(*names).first().asDict()  # type: ignore[union-attr]
+        return self.spark.sql(f"DESCRIBE DETAIL {self.sql_name}").select(*names).first().asDict()  # type: ignore[union-attr]
 
     def built(self) -> bool:
         """Whether a build owns its rows."""
@@ -57,25 +67,33 @@ class ReadableTable(Place):
         Raises:
             InputError: there is no Delta table, or it no longer has or not yet has that version.
         """
-        if not self.exists():
-            raise InputError(f"no Delta table at {self.location} (files are told by .parquet, .csv, .tsv or .jsonl)")
-        reader = self.spark.read
-        if version is not None:
-            latest = self.latest_version()
-            if not 0 <= version <= latest:
-                raise InputError(f"{self.location} has no version {version}; its newest is {latest}")
-            reader = reader.option("versionAsOf", version)
+        lazily = is_connect(self.spark)
+        if not lazily:  # else the server is asked once, by the read itself
+            self._require(version)
+        reader = self.spark.read if version is None else self.spark.read.option("versionAsOf", version)
         try:
-            return self._reader(reader)
+            rows = self._reader(reader)
+            if lazily:
+                rows.schema  # noqa: B018  (it is only now that the table is looked at)
+            return rows
         except AnalysisException as error:
+            if lazily:
+                self._require(version)
             raise InputError(f"cannot read {self.location}: {told(error)}") from error
 
+    def _require(self, version: int | None) -> None:
+        if not self.exists():
+            raise InputError(f"no Delta table at {self.location} (files are told by .parquet, .csv, .tsv or .jsonl)")
+        latest = None if version is None else self.latest_version()
+        if latest is not None and not 0 <= version <= latest:  # type: ignore[operator]
+            raise InputError(f"{self.location} has no version {version}; its newest is {latest}")
+
     def _reader(self, reader: DataFrameReader) -> DataFrame:
-        return reader.table(self.sql_name) if self.in_catalog else reader.format("delta").load(self.location)
+        return reader.table(self.sql_name) if self.in_catalog else reader.format("delta").load(self.path)
 
     def made_at(self, version: int) -> datetime:
         """When a version was committed."""
-        found = self.delta().history().where(col("version") == version).select("timestamp").first()
+        found = self.history().where(col("version") == version).select("timestamp").first()
         if found is None:
             raise InputError(f"the log of {self.location} does not tell any more when version {version} was made")
         return found["timestamp"]  # type: ignore[no-any-return]
@@ -86,7 +104,7 @@ class ReadableTable(Place):
         Raises:
             InputError: there is no Delta table.
         """
-        history = self.delta().history().select("version", "timestamp").collect()
+        history = self.history().select("version", "timestamp").collect()
         there = [int(row["version"]) for row in history if row["timestamp"] <= moment]
         return max(there, default=int(history[-1]["version"]))
 
@@ -104,8 +122,7 @@ class ReadableTable(Place):
             RunFailedError: there is none.
         """
         for limit in (10, None):
-            history = self.delta().history(limit)  # type: ignore[arg-type]
-            found = history.where(col("userMetadata") == transaction).select("version").first()
+            found = self.history(limit).where(col("userMetadata") == transaction).select("version").first()
             if found is not None:
                 return int(found["version"])
         raise RunFailedError(f"{self.location} has no commit {transaction}, though it was written")

@@ -9,7 +9,7 @@ from jobs.engine.table import Table
 from mkdm.columns import ERROR_CODE
 from mkdm.errors import RejectRateError
 
-RESULTS = {"score": "scored", "label": "labels"}
+RESULTS = {"score": "scored", "label": "labels", "rescore": "rescored"}
 """By job, what it calls the rows that it wrote."""
 
 

@@ -71,6 +71,15 @@ _LOAD = StructType([StructField("rows", _LONG), StructField("tokens", _LONG), St
 """What one loaded model did: in `runs`, by load_id, which ends in @HOST:PROCESS of its executor."""
 _BUCKET_CHECK = {"bucket_of_document": f"bucket IS NULL OR bucket = {OF_DOCUMENT}"}
 _SCORE_CHECK = {"score_in_0_1": "score >= 0 AND score <= 1"}
+_SCORES = TableKind(
+    _schema(
+        {"query_id": _TEXT, "passage_id": _TEXT, "score": _FLOAT},
+        {"model_version": _TEXT, "content_hash": _LONG, "run_id": _TEXT, "scored_at": _TIME},
+    ),
+    checks=_SCORE_CHECK,
+    cluster_by="passage_id",
+    followed=True,
+)
 
 TABLES = {
     "query_map": TableKind(_schema({"raw_query_id": _TEXT, "query_id": _TEXT}, {}), followed=True, built=True),
@@ -106,15 +115,7 @@ TABLES = {
         ),
         followed=True,
     ),
-    "scores": TableKind(
-        _schema(
-            {"query_id": _TEXT, "passage_id": _TEXT, "score": _FLOAT},
-            {"model_version": _TEXT, "content_hash": _LONG, "run_id": _TEXT, "scored_at": _TIME},
-        ),
-        checks=_SCORE_CHECK,
-        cluster_by="query_id",
-        followed=True,
-    ),
+    "scores": _SCORES,
     "soft_labels": TableKind(
         _schema(
             {
@@ -128,7 +129,7 @@ TABLES = {
             {"logit": _FLOAT, "labelled_at": _TIME},
         ),
         checks={"soft_label_in_0_1": "soft_label >= 0 AND soft_label <= 1"},
-        cluster_by="query_id",
+        cluster_by="passage_id",
         followed=True,
     ),
     "ranked_passages": TableKind(
@@ -140,6 +141,7 @@ TABLES = {
         cluster_by="query_id",
         followed=True,
     ),
+    "rescored": _SCORES,
     "rejected_pairs": TableKind(
         _schema(
             {},

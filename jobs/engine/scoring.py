@@ -1,6 +1,7 @@
 """What scoring pairs is: every pair with its score, or with the reason why it has none."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from pyspark.sql import Column, DataFrame
@@ -20,6 +21,7 @@ from mkdm.columns import (
     TOKENS,
 )
 from udfs.scoring import ScoringSettings, score_udf
+from udfs.shipping import ship
 
 SCORE_JOB = "score"
 """The job of the runs that write `scores`."""
@@ -59,6 +61,7 @@ def score_blocks(blocks: DataFrame, settings: ScoringSettings, tasks: int | None
         query_id, passage_id, content_hash, score, tokens, padded_tokens, load_id, seconds, error_code, error_message;
         the score is null exactly where the error_code is not. Of rows with the same key, one is scored.
     """
+    settings = replace(settings, model=ship(blocks.sparkSession, settings.model))
     scored = dealt(blocks, tasks).withColumn(RESULT, score_udf(settings)(*block_texts()))
     return rows_of(scored, outcome_of(lambda name: F.col(f"{RESULT}.{name}"), SCORE))
 

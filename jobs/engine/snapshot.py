@@ -1,11 +1,10 @@
 """What the log of a Delta table tells: looked at once, by the read itself, without a Spark job."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from pyspark.sql import DataFrame
 
-_ALIAS = "SubqueryAlias"
+from cluster.connect import is_connect
 
 
 @dataclass(frozen=True)
@@ -32,20 +31,9 @@ def snapshot_of(rows: DataFrame) -> Snapshot | None:
     Returns:
         None where that cannot be seen: over Spark Connect, of a view, and where Delta is another than the open one.
     """
-    try:
-        plan: Any = rows._jdf.queryExecution().analyzed()
-        while plan.nodeName() == _ALIAS:
-            plan = plan.children().head()
-        found = plan.relation().location().getSnapshot()
-        convert = rows.sparkSession._jvm.scala.jdk.javaapi.CollectionConverters  # type: ignore[union-attr]
-        configuration = dict(convert.asJava(found.metadata().configuration()))
-        features = {str(name) for name in convert.asJava(found.protocol().readerAndWriterFeatureNames())}
-        return Snapshot(
-            version=int(found.version()),
-            table_id=str(found.metadata().id()),
-            properties=configuration,
-            reader_version=int(found.protocol().minReaderVersion()),
-            features=tuple(sorted(features)),
-        )
-    except Exception:  # whatever another Delta lacks, the slower way is there
+    if is_connect(rows):
         return None
+    from cluster.classic import snapshot_facts
+
+    found = snapshot_facts(rows)
+    return None if found is None else Snapshot(**found)

@@ -12,35 +12,40 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from cluster.connect import is_connect
 from jobs.engine.ledger import Totals
 
 PREFIX = "mkdm."
 FIGURES = ("rows_read", "rows_written", "rows_rejected", "tokens", "padded_tokens", "model_loads", "chunks", "millis")
 """What is told, summed over the chunks that this driver committed; model_loads are the most of any chunk."""
 _DESCRIPTION = "spark.job.description"
-_metrics: dict[str, dict[str, Any]] = {}
-"""By Spark application, its accumulators: a metrics source can be registered once."""
 
 
 @contextmanager
 def described(spark: SparkSession, text: str) -> Iterator[None]:
     """Spark jobs started inside the block have this description in the UI and the event log."""
-    context = getattr(spark, "_sc", None)
-    if context is None:  # Spark Connect
+    if is_connect(spark):
         yield
         return
-    before = context.getLocalProperty(_DESCRIPTION)
-    context.setLocalProperty(_DESCRIPTION, text)
+    from cluster.classic import local_property, set_local_property
+
+    before = local_property(spark, _DESCRIPTION)
+    set_local_property(spark, _DESCRIPTION, text)
     try:
         yield
     finally:
-        context.setLocalProperty(_DESCRIPTION, before)
+        set_local_property(spark, _DESCRIPTION, before)
 
 
 def tell_spark(spark: SparkSession, totals: Totals) -> None:
-    """Add a chunk's figures. Where the JVM is out of reach, as in Spark Connect, or lacks a class, nothing happens."""
+    """Add a chunk's figures. Over Spark Connect, and where a vendor's Spark lacks a class, nothing happens."""
+    if is_connect(spark):
+        return
+    from cluster.classic import accumulators
+
     try:
-        sums = _accumulators(spark)
+        made = accumulators(spark, [PREFIX + name for name in FIGURES])
+        sums = {name: made[PREFIX + name] for name in FIGURES}
         chunk = {name: getattr(totals, name) for name in FIGURES if hasattr(totals, name)}
         chunk |= {"padded_tokens": round(totals.tokens / (1 - totals.padding_ratio)), "chunks": 1}
         chunk |= {"millis": round(totals.seconds * 1000)}
@@ -52,23 +57,12 @@ def tell_spark(spark: SparkSession, totals: Totals) -> None:
         return
 
 
-def _accumulators(spark: SparkSession) -> dict[str, Any]:
-    application = spark.sparkContext.applicationId
-    if application not in _metrics:
-        jvm: Any = spark._jvm
-        context = spark._jsc.sc()
-        made = {name: context.longAccumulator(PREFIX + name) for name in FIGURES}
-        source = getattr(jvm.org.apache.spark.metrics.source, "LongAccumulatorSource$")
-        named = jvm.PythonUtils.toScalaMap({PREFIX + name: one for name, one in made.items()})
-        getattr(source, "MODULE$").register(context, named)
-        _metrics[application] = made
-    return _metrics[application]
-
-
 def _log_event(spark: SparkSession, sums: dict[str, Any]) -> None:
     """Put the sums so far on all Spark jobs that follow, whose starts the event log keeps with their properties.
 
     Events that give a finished SQL execution more metrics are no way: Spark's UI then forgets what it knew of it.
     """
+    from cluster.classic import set_local_property
+
     for name, accumulator in sums.items():
-        spark.sparkContext.setLocalProperty(PREFIX + name, str(int(accumulator.value())))
+        set_local_property(spark, PREFIX + name, str(int(accumulator.value())))

@@ -1,12 +1,14 @@
 """What is committed to a table: rows that come once, come in the place of others, or go; each in one commit."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
-from delta.exceptions import DeltaConcurrentModificationException
-from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame
 
+from jobs.engine.faults import FOREIGN, is_conflict
+from jobs.engine.locations import asked, storage_of
 from jobs.engine.place import literal
 from jobs.engine.reading import ReadableTable
 from jobs.engine.schemas import PINNED
@@ -21,11 +23,8 @@ def despite_conflicts(commit: Callable[[], object], tries: int = 6) -> None:
         try:
             commit()
             return
-        except Py4JJavaError as error:  # which is how Delta's conflicts reach Python, in spite of delta.exceptions
-            if not left or not error.java_exception.getClass().getName().startswith("io.delta.exceptions."):
-                raise
-        except DeltaConcurrentModificationException:
-            if not left:
+        except FOREIGN as error:
+            if not left or not is_conflict(error):
                 raise
 
 
@@ -43,14 +42,18 @@ class Table(ReadableTable):
         writer = rows.write.format("delta").mode("append").option("userMetadata", transaction)
         writer = writer.partitionBy(partition_by) if partition_by else writer
         writer = writer.option("txnAppId", transaction).option("txnVersion", 1)
-        self.spark.conf.unset(_LAST_COMMIT)
+        with suppress(*FOREIGN):  # a serverless session has no such conf
+            self.spark.conf.unset(_LAST_COMMIT)
         despite_conflicts(lambda: self._save(writer))  # with another driver, perhaps over this very transaction
-        version = self.spark.conf.get(_LAST_COMMIT, None)
+        version = None
+        with suppress(*FOREIGN):
+            version = self.spark.conf.get(_LAST_COMMIT, None)
         return None if version is None else int(version)
 
-    def overwrite(self, rows: DataFrame) -> None:
-        """Write the table anew, atomically."""
-        self._save(rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true"))
+    def overwrite(self, rows: DataFrame, user_metadata: str | None = None) -> None:
+        """Write the table anew, atomically; the commit carries the metadata."""
+        writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
+        self._save(writer if user_metadata is None else writer.option("userMetadata", user_metadata))
 
     def replace(self, rows: DataFrame, column: str, value: str) -> None:
         """Put rows in the place of those of one value of a column, which the new ones have too, atomically."""
@@ -82,22 +85,35 @@ class Table(ReadableTable):
         """The same by MERGE: only rows that differ are touched, so that followers of the feed see those alone."""
         same = " AND ".join(f"old.{key} = new.{key}" for key in keys)
         differs = " OR ".join(f"NOT (old.{name} <=> new.{name})" for name in rows.columns if name not in keys)
-        merge = self.delta().alias("old").merge(rows.alias("new"), same)
-        merge = merge.whenMatchedUpdateAll(differs) if differs else merge
-        merge = merge.whenNotMatchedInsertAll()
+        clauses = [f"WHEN MATCHED AND ({differs}) THEN UPDATE SET *"] if differs else []
+        clauses.append("WHEN NOT MATCHED THEN INSERT *")
         if others is None:
-            merge = merge.whenNotMatchedBySourceDelete()
+            clauses.append("WHEN NOT MATCHED BY SOURCE THEN DELETE")
         else:
             unset = " OR ".join(f"NOT (old.{name} <=> {value})" for name, value in others.items())
-            merge = merge.whenNotMatchedBySourceUpdate(unset, others)  # type: ignore[arg-type]
-        despite_conflicts(merge.execute)
+            values = ", ".join(f"old.{name} = {value}" for name, value in others.items())
+            clauses.append(f"WHEN NOT MATCHED BY SOURCE AND ({unset}) THEN UPDATE SET {values}")
+        self.merge(rows, "new", same, *clauses)
 
     def keep_only(self, rows: DataFrame, keys: tuple[str, ...]) -> int:
         """Take out the rows whose keys are not among these; how many there were."""
         same = " AND ".join(f"old.{key} = kept.{key}" for key in keys)
-        merge = self.delta().alias("old").merge(rows.select(*keys).alias("kept"), same)
-        despite_conflicts(merge.whenNotMatchedBySourceDelete().execute)
+        self.merge(rows.select(*keys), "kept", same, "WHEN NOT MATCHED BY SOURCE THEN DELETE")
         return self._done({"removed": "numTargetRowsDeleted"})["removed"]
+
+    def merge(self, rows: DataFrame, name: str, same: str, *clauses: str) -> None:
+        """MERGE rows, which the SQL of the condition and the clauses calls by that name, into the table, `old`."""
+        view = f"merge_{uuid4().hex}"
+        rows.createOrReplaceTempView(view)
+        statement = f"MERGE INTO {self.sql_name} AS old USING {view} AS {name} ON {same} {' '.join(clauses)}"
+        try:
+            despite_conflicts(lambda: self.spark.sql(statement))
+        finally:
+            self.spark.catalog.dropTempView(view)
+
+    def delete(self, condition: str) -> None:
+        """Take out the rows for which an SQL condition is true."""
+        despite_conflicts(lambda: self.spark.sql(f"DELETE FROM {self.sql_name} WHERE {condition}"))
 
     def set_properties(self, properties: dict[str, str]) -> None:
         """Set Delta table properties."""
@@ -109,18 +125,17 @@ class Table(ReadableTable):
         if self.in_catalog:
             self.spark.sql(f"DROP TABLE IF EXISTS {self.sql_name}")
             return
-        system, path = self.hadoop_path()
-        system.delete(path, True)
+        asked(self.location, lambda: storage_of(self.spark).delete(self.location))
 
     def _save(self, writer: Any) -> None:
         if self.in_catalog:
             writer.saveAsTable(self.sql_name)
         else:
-            writer.save(self.location)
+            writer.save(self.path)
 
     def _done(self, metrics: dict[str, str]) -> dict[str, int]:
         """Figures of the newest commit, as its writer left them."""
-        found = self.delta().history(1).first()
+        found = self.history(1).first()
         told = found["operationMetrics"] if found is not None else {}
         return dict.fromkeys(("added", "changed", "removed"), 0) | {
             name: int(told.get(metric, 0)) for name, metric in metrics.items()

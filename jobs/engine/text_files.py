@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from cluster.session import task_slots
 from jobs.engine.chunked_run import say
 from jobs.engine.files import STRICT, InputFile, Listing, escaped
+from jobs.engine.limits import with_settings
 from jobs.engine.locations import asked
 from mkdm.columns import ROW_FAULT
 from mkdm.errors import ConfigError, InputError
@@ -166,17 +167,8 @@ def small_batches(spark: SparkSession, rows: int | None = LINES_PER_BATCH, size:
         size: bytes at most, but one row at least; None leaves the session's own number.
     """
     wanted = {name: str(most) for name, most in ((_ARROW_ROWS, rows), (_ARROW_BYTES, size)) if most is not None}
-    before = {name: spark.conf.get(name, None) for name in wanted}
-    try:
-        for name, most in wanted.items():
-            spark.conf.set(name, most)
+    with with_settings(spark, wanted):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                spark.conf.unset(name)
-            else:
-                spark.conf.set(name, value)
 
 
 def _facts(spark: SparkSession, listing: Listing, files: dict[str, TextFile]) -> dict[str, FileFacts]:

@@ -1,5 +1,6 @@
 """Where all tables of a warehouse are, in a folder or in a catalog."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -50,5 +51,7 @@ class Warehouse:
         return table
 
     def outputs(self, config: object, *names: str) -> dict[str, Table]:
-        """The same for several tables, each of which may be moved by the field of its name in a job's config."""
-        return {name: self.output(name, getattr(config, name)) for name in names}
+        """The same for several tables at once; the field of its name in a job's config moves each."""
+        with ThreadPoolExecutor(len(names)) as pool:  # a commit is mostly waiting for Delta
+            tables = pool.map(lambda name: self.output(name, getattr(config, name)), names)
+            return dict(zip(names, tables, strict=True))

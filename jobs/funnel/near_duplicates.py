@@ -1,11 +1,9 @@
 """Finds passages that are nearly the same: by Spark ML's MinHash of their shingles, in bands, then as they are."""
 
-from pyspark.ml import Pipeline
-from pyspark.ml.feature import HashingTF, MinHashLSH, NGram, RegexTokenizer
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.storagelevel import StorageLevel
 
+from jobs.engine import stored
 from jobs.funnel.passages import DUPLICATE_OF
 from mkdm.columns import PASSAGE, PASSAGE_ID
 from udfs.passages import min_hashes_udf
@@ -30,6 +28,9 @@ def near_duplicates(passages: DataFrame, least_similarity: float, seed: int = 0)
     Returns:
         passage_id, duplicate_of.
     """
+    from pyspark.ml import Pipeline  # which other builds need not wait for
+    from pyspark.ml.feature import HashingTF, MinHashLSH, NGram, RegexTokenizer
+
     shingles = Pipeline(
         stages=[
             RegexTokenizer(inputCol=PASSAGE, outputCol="_words", pattern=r"(?U)\W+"),
@@ -47,7 +48,7 @@ def near_duplicates(passages: DataFrame, least_similarity: float, seed: int = 0)
         F.array_distinct(F.transform("_shingles", lambda shingle: F.xxhash64(shingle))).alias("_set"),
         min_hashes_udf()("_hashes").alias("_hashes"),
     )
-    hashed = hashed.persist(StorageLevel.DISK_ONLY)
+    hashed = stored(hashed)
     bands = [F.xxhash64(F.slice("_hashes", 1 + band * HASHES_PER_BAND, HASHES_PER_BAND)) for band in range(BANDS)]
     buckets = hashed.select(PASSAGE_ID, F.posexplode(F.array(*bands)).alias("_band", "_bucket"))
     other = buckets.withColumnRenamed(PASSAGE_ID, DUPLICATE_OF)
@@ -58,7 +59,7 @@ def near_duplicates(passages: DataFrame, least_similarity: float, seed: int = 0)
     both = F.size(F.array_intersect("_mine", "_theirs"))
     similarity = both / (F.size("_mine") + F.size("_theirs") - both)
     compared = met.join(mine, PASSAGE_ID).join(theirs, DUPLICATE_OF).where(similarity >= least_similarity)
-    links = compared.select(PASSAGE_ID, DUPLICATE_OF).persist(StorageLevel.DISK_ONLY)
+    links = stored(compared.select(PASSAGE_ID, DUPLICATE_OF))
     return _least_linked(links)
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.storagelevel import StorageLevel
 
 from cluster.session import task_slots
 from jobs.engine import (
@@ -17,8 +16,10 @@ from jobs.engine import (
     Warehouse,
     in_bucket_order,
     newest_build,
+    released,
     small_batches,
     staging,
+    stored,
 )
 from jobs.funnel import prefilter, selection
 from jobs.funnel.counts import StepCounts
@@ -137,16 +138,16 @@ class Build:
 def build_queries(build: Build) -> StepCounts:
     """Normalise and merge the queries, and tell head, body and tail: `normalised_queries` and `query_map`."""
     counts = StepCounts(QUERIES)
-    coded = normalised(build.inputs[QUERIES].rows, build.config.max_query_characters).persist(StorageLevel.DISK_ONLY)
+    coded = stored(normalised(build.inputs[QUERIES].rows, build.config.max_query_characters))
     try:
         fit = counts.count_codes(coded, QUERIES)
         build.reject(coded, QUERIES, counts)
         unknown = coded.where(F.col(ERROR_CODE).isNull() & F.col(FREQUENCY).isNull()).count()
         if FREQUENCY in build.inputs[QUERIES].rows.columns:
             counts.rows["without a frequency"] = unknown
-        together = merged(coded).persist(StorageLevel.DISK_ONLY)
+        together = stored(merged(coded))
         queries = with_segments(together, build.config.head_share, build.config.body_share)
-        queries = queries.persist(StorageLevel.DISK_ONLY)
+        queries = stored(queries)
         sizes = {row[SEGMENT]: row["count"] for row in queries.groupBy(SEGMENT).count().collect()}
         made = sum(sizes.values())
         counts.rows["merged into another query"] = fit - made
@@ -157,10 +158,10 @@ def build_queries(build: Build) -> StepCounts:
         build.become("normalised_queries", queries.select(*columns), (QUERY_ID,), made, counts)
         raw = queries.select(F.explode("raw_query_ids").alias(RAW_QUERY_ID), QUERY_ID)
         build.become("query_map", raw, (RAW_QUERY_ID,), fit, counts)
-        queries.unpersist()
-        together.unpersist()
+        released(queries)
+        released(together)
     finally:
-        coded.unpersist()
+        released(coded)
     return counts
 
 
@@ -173,9 +174,9 @@ def build_passages(build: Build) -> StepCounts:
     counts, config, table = StepCounts(DOCUMENTS), build.config, build.tables["passages"]
     staged = staging(build.warehouse, build.run, "passages")
     with small_batches(build.spark, DOCUMENTS_PER_BATCH):
-        coded = coded_documents(
-            build.inputs[DOCUMENTS].rows, config.html, build.settings, config.max_document_characters
-        ).persist(StorageLevel.DISK_ONLY)
+        coded = stored(
+            coded_documents(build.inputs[DOCUMENTS].rows, config.html, build.settings, config.max_document_characters)
+        )
         try:
             fit = counts.count_codes(coded, DOCUMENTS)
             build.reject(coded, DOCUMENTS, counts)
@@ -183,7 +184,7 @@ def build_passages(build: Build) -> StepCounts:
             existing = table.read(table.latest_version())
             staged.append(cut(coded, existing, build.settings), build.run.transaction("cut"))
         finally:
-            coded.unpersist()
+            released(coded)
     passages = staged.read().where(F.col(ERROR_MESSAGE).isNull())
     failed = uncut(staged.read())
     per_document = F.count_distinct(F.when(F.col("cut_now"), F.col(DOC_ID)))
@@ -222,12 +223,13 @@ def build_pairs(build: Build) -> StepCounts:
     counts, config = StepCounts("pairs"), build.config
     cut_now = staging(build.warehouse, build.run, "passages").read().where(F.col(ERROR_MESSAGE).isNull())
     passages = build.tables["passages"].read().join(cut_now.select(PASSAGE_ID), PASSAGE_ID, "left_semi")
-    coded = selection.coded_query_documents(
-        build.inputs[QUERY_DOCUMENTS].rows, build.tables["query_map"].read(), passages.select(DOC_ID).distinct()
-    ).persist(StorageLevel.DISK_ONLY)
+    documents = passages.select(DOC_ID).distinct()
+    coded = stored(
+        selection.coded_query_documents(build.inputs[QUERY_DOCUMENTS].rows, build.tables["query_map"].read(), documents)
+    )
     queries = build.tables["normalised_queries"].read().where(F.col(SEGMENT).isin(config.taken_segments()))
     placed = selection.ranked_documents(coded.where(F.col(ERROR_CODE).isNull()), queries, config.documents_per_query)
-    placed = placed.persist(StorageLevel.DISK_ONLY)
+    placed = stored(placed)
     try:
         fit = counts.count_codes(coded, QUERY_DOCUMENTS)
         build.reject(coded, QUERY_DOCUMENTS, counts)
@@ -270,8 +272,8 @@ def build_pairs(build: Build) -> StepCounts:
         if left:
             counts.rows["passages that left"] = build.tables["passages"].keep_only(cut_now, (PASSAGE_ID,))
     finally:
-        placed.unpersist()
-        coded.unpersist()
+        released(placed)
+        released(coded)
     return counts
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from jobs.reports.benchmark_report import draw_chart, job_and_scorer, summary
     from jobs.reports.benchmark_results import BenchmarkResults, LatencyResult, Machine, SideResult, quality
     from jobs.reports.benchmark_sides import (
+        OPENVINO_PEER,
         OUR_SIDES,
         Once,
         Side,
@@ -30,6 +31,6 @@ if TYPE_CHECKING:
         require_ranking,
     )
     from jobs.reports.run_page import Places, write_report
-    from jobs.reports.score_sources import Model, Source, StoredRun, collect, join_scores, stored_source
+    from jobs.reports.score_sources import Model, Source, StoredRun, collect, join_scores, scoring_model, stored_source
 else:
     __all__, __getattr__, __dir__ = door(__name__)

@@ -118,6 +118,11 @@ def _latency(results: BenchmarkResults) -> str:
     for side in sides:
         row = [by_place[side, number] for number in layers]
         lines.append(f"{side:<{width}}{row[0].precision:>10}" + "".join(f"{median(one.qps):>9,.1f}" for one in row))
+    if any(one.side == BASE for one in results.latency):
+        lines.append(f"{f'× {BASE}':<{width + 10}}")
+        for side in sides:
+            ratios = [median(by_place[side, n].qps) / median(by_place[BASE, n].qps) for n in layers]
+            lines.append(f"{side:<{width + 10}}" + "".join(f"{ratio:>9.2f}" for ratio in ratios))
     lines.append(f"{'p50 / p99, ms':<{width + 10}}" + "".join(f"{number:>14}" for number in layers))
     for side in sides:
         row = [by_place[side, number] for number in layers]

@@ -17,10 +17,14 @@ from udfs.export import machine_precisions
 
 OUR_SIDES = ("job", "scorer")
 _TORCH = ("fp32", "bf16", "fp16")
+OPENVINO_PEER = "CrossEncoder-openvino"
+"""sentence-transformers' own OpenVINO backend, which runs in an environment of its own."""
 PEER_PRECISIONS = {
     "CrossEncoder": _TORCH,
+    OPENVINO_PEER: ("fp32", "int8"),
     "pipeline": _TORCH,
     "onnxruntime": ("fp32", "int8"),
+    "ctranslate2": ("fp32", "int8"),
     "predict_batch_udf": _TORCH,
     "ray": _TORCH,
 }
@@ -65,13 +69,18 @@ class Side:
         return ":".join(part for part in (self.name, self.backend, self.precision) if part)
 
 
-def default_sides(device: str) -> list[Side]:
-    """All sides that make sense on a machine: ours by each backend and precision, and every peer."""
+def default_sides(device: str, openvino_peer: bool = False) -> list[Side]:
+    """All sides that make sense on a machine: ours by each backend and precision, and every peer.
+
+    Args:
+        openvino_peer: whether there is an environment for that one.
+    """
     ours = ["torch:fp32", "torch:bf16"] + (["torch:fp16"] if device == "cuda" else [])
     peers = [BASE, "CrossEncoder:bf16", "pipeline:fp32", "predict_batch_udf:fp32", "ray:fp32"]
     if device == "cpu":
         ours += [f"openvino:{one}" for one in reversed(machine_precisions())]
-        peers += ["onnxruntime:fp32", "onnxruntime:int8"]
+        peers += [f"{name}:{one}" for name in ("onnxruntime", "ctranslate2") for one in ("fp32", "int8")]
+        peers += [f"{OPENVINO_PEER}:{one}" for one in ("fp32", "int8")] if openvino_peer else []
     return [Side.parse(text) for text in [f"{name}:{one}" for one in ours for name in OUR_SIDES] + peers]
 
 
@@ -80,11 +89,13 @@ class Workplace:
     """The folder that a benchmark works in.
 
     Attributes:
+        peer_python: the Python of OPENVINO_PEER.
         folder: holds pairs.parquet, peer_pairs.parquet, first.parquet and single.parquet, `pairs` and `first` as Delta
             tables too; what `mkdm.benchmark.setup` makes; and in output/ what the last side wrote.
     """
 
     folder: Path
+    peer_python: str = sys.executable
 
     def file(self, pairs: str) -> Path:
         """The Parquet file of some pairs."""
@@ -133,6 +144,7 @@ def run_once(side: Side, place: Workplace, pairs: str) -> Once:
         process = run_process([sys.executable, "-m", "jobs.reports.predict_batch_peer", *flags])
         return Once(side.precision, _json(process)["seconds"], process, _delta(Path(scores)))
     flags = ["--side", side.name, "--models", model, "--pairs", str(place.file(pairs)), "--scores", scores]
+    flags += ["--peer-python", place.peer_python] if side.name == OPENVINO_PEER else []
     process = run_process([sys.executable, "-m", "mkdm.benchmark.sides", *flags, *_ours(side)])
     told = _json(process)
     return Once(told["precision"], told["seconds"], process, pq.read_table(scores))
@@ -160,6 +172,9 @@ def model_mb(side: Side, place: Workplace) -> float | None:
     if side.backend == "auto":
         return None
     pattern = {"openvino": f"openvino/*{side.precision}*", "onnxruntime": f"*{side.precision}.onnx"}
+    pattern["ctranslate2"] = f"ctranslate2_{side.precision}/model.bin"
+    if side.precision == "int8":
+        pattern[OPENVINO_PEER] = "openvino/*qint8*"
     files = place.model(side).glob(pattern.get(side.backend or side.name, "*.safetensors"))
     return sum(path.stat().st_size for path in files if path.is_file()) / 1e6
 

@@ -1,7 +1,7 @@
 """Where an evaluation takes scores from: a model that scores now, or a complete run whose scores are stored."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from pyspark.sql import DataFrame
@@ -21,7 +21,8 @@ from jobs.engine import (
 )
 from mkdm.columns import CONTENT_HASH, ERROR_CODE, PAIR, PAIR_KEY, RUN_ID, SCORE
 from mkdm.errors import InputError
-from udfs.scoring import ScoringSettings
+from udfs.precision import settle_in_a_task
+from udfs.scoring import RUNS_AS, ScoringSettings
 
 TEXT_KEY = [*PAIR_KEY, CONTENT_HASH]
 """A pair with the texts that were scored."""
@@ -61,6 +62,25 @@ class Model(Source):
         say(f"scoring {count:,} pairs with {self.name}")
         tasks = math.ceil(count / ROWS_PER_TASK)
         return collect(score_pairs(labelled.select(*PAIR), self.settings, tasks), SCORE, ERROR_CODE)
+
+
+def scoring_model(ledger: Ledger, model: str, settings: ScoringSettings) -> Model:
+    """A checked model that scores as `mkdm score` does: where `auto` was settled for a run of it, as that run has it.
+
+    Raises:
+        ModelError: the model does not load on an executor.
+    """
+    if settings.precision == "auto":
+        asked = {name: str(getattr(settings, name)) for name in ("backend", "precision", "max_length")}
+        asked |= settings.export_setting
+        runs = ledger.states(job=SCORE_JOB, model_version=settings.model_version)
+        known = [one.run.settings for one in runs if one.run.settings.items() >= asked.items()]
+        runs_as = next((one[RUNS_AS] for one in reversed(known) if RUNS_AS in one), None)
+        if runs_as is None:
+            runs_as, told = settle_in_a_task(ledger.table.spark, settings)
+            say(told)
+        settings = replace(settings, runs_as=runs_as)
+    return Model(model, settings.model_version, settings)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.engine import Table
+from cluster.storage import Storage
+from jobs.engine import exists, qualified, storage_of
 from jobs.training_set.splits import OF_QUERY, SPLIT
 from mkdm.errors import InputError, RunFailedError
 from udfs.training_rows import MANIFEST, PAIR_HASH, TrainingFile, TrainingSet, row_groups_udf
@@ -35,15 +35,9 @@ class TrainingFolder:
         Raises:
             InputError: the manifest is damaged, or of another format.
         """
-        system, path = self._path(MANIFEST)
-        if not system.exists(path):
+        if not exists(self.spark, self._path(MANIFEST)):
             return None
-        stream = system.open(path)
-        try:
-            jvm: Any = self.spark._jvm
-            return TrainingSet.parse(self.location, jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
-        finally:
-            stream.close()
+        return TrainingSet.parse(self.location, self._storage.read_text(self._path(MANIFEST)))
 
     def write(
         self, rows: DataFrame, part: str, sizes: dict[str, int], rows_per_file: int, max_length: int
@@ -60,8 +54,7 @@ class TrainingFolder:
         Raises:
             RunFailedError: rows are missing, or a file has several row groups.
         """
-        system, path = self._path(part)
-        system.delete(path, True)  # what a killed export left there
+        self._storage.delete(self._path(part))  # what a killed export left there
         for split, size in sizes.items():
             files = max(1, round(size / rows_per_file))
             number = F.pmod(F.col(OF_QUERY), F.lit(files)).cast(
@@ -72,7 +65,7 @@ class TrainingFolder:
             writer = laid_out.write.partitionBy(_FILE).option("compression", "zstd")
             block = max(_BLOCK, 16 * max_length * rows_per_file)  # far above what 4 bytes a token and the labels take
             if size:
-                writer.option("parquet.block.size", block).parquet(f"{self.location}/{part}/{split}")
+                writer.option("parquet.block.size", block).parquet(f"{self._qualified()}/{part}/{split}")
         files_written = self._files(part)
         found = sum(file.rows for file in files_written)
         if found != sum(sizes.values()):
@@ -82,7 +75,7 @@ class TrainingFolder:
     def _files(self, part: str) -> list[TrainingFile]:
         """The files below <part>, with their rows and hashes, which Spark tasks read back."""
         options = {"recursiveFileLookup": True, "pathGlobFilter": "*.parquet"}
-        contents = self.spark.read.format("binaryFile").options(**options).load(f"{self.location}/{part}")  # type: ignore[arg-type]
+        contents = self.spark.read.format("binaryFile").options(**options).load(f"{self._qualified()}/{part}")  # type: ignore[arg-type]
         facts = contents.select(
             "path",
             "length",
@@ -110,21 +103,14 @@ class TrainingFolder:
             RunFailedError: the manifest cannot be put in place.
         """
         before = self._parts_of_old()
-        system, path = self._path(MANIFEST)
-        _, temporary = self._path(f".{MANIFEST}.{training_set.fingerprint}")
-        system.setWriteChecksum(False)  # of a local folder: its hidden file would outlive an edit of the manifest
-        try:
-            stream = system.create(temporary, True)
-            stream.write(training_set.manifest().encode())
-            stream.close()
-        finally:
-            system.setWriteChecksum(True)
-        if system.exists(path):
-            system.delete(path, False)
-        if not system.rename(temporary, path):
-            raise RunFailedError(f"cannot write {path.toString()}: is another export at work there?")
+        storage, path = self._storage, self._path(MANIFEST)
+        temporary = self._path(f".{MANIFEST}.{training_set.fingerprint}")
+        storage.write_text(temporary, training_set.manifest())
+        storage.delete(path)
+        if not storage.rename(temporary, path):
+            raise RunFailedError(f"cannot write {path}: is another export at work there?")
         for part in before - _parts(training_set):
-            system.delete(self._path(part)[1], True)
+            storage.delete(self._path(part))
 
     def _parts_of_old(self) -> set[str]:
         try:
@@ -133,8 +119,15 @@ class TrainingFolder:
             return set()
         return _parts(old) if old else set()
 
-    def _path(self, name: str) -> tuple[Any, Any]:
-        return Table(self.spark, f"{self.location}/{name}").hadoop_path()
+    @property
+    def _storage(self) -> Storage:
+        return storage_of(self.spark)
+
+    def _path(self, name: str) -> str:
+        return f"{self.location}/{name}"
+
+    def _qualified(self) -> str:
+        return qualified(self.spark, self.location)
 
 
 def _parts(training_set: TrainingSet) -> set[str]:

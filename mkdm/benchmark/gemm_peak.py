@@ -6,12 +6,10 @@ What a scorer reaches is told as a share of it.
 import json
 import logging
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ import torch
 
 from mkdm.config import parse_config, run_command
 from mkdm.quiet import quiet_openvino
+from mkdm.scoring import cpu_name
 
 CPU_SHAPES = ((2048, 768, 3072), (2048, 768, 768), (2048, 3072, 768), (512, 768, 3072))
 """Rows, inputs and outputs of the products: those of a BERT-base layer."""
@@ -102,17 +101,11 @@ def machine() -> dict[str, Any]:
             peaks[name] = max(gflops, peaks.get(name, 0.0))
     return {
         "device": device,
-        "name": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
+        "name": torch.cuda.get_device_name() if device == "cuda" else cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
         "peaks": peaks,
     }
-
-
-def _cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig
 
-from mkdm.benchmark.plain_student import BATCH_SIZE, PlainScorer, Scorer, in_sorted_batches, scores_of
+from mkdm.benchmark.ctranslate2_peer import ctranslate2
+from mkdm.benchmark.plain_student import BATCH_SIZE, PlainScorer, Scorer, in_sorted_batches, plain_alpha, scores_of
 from mkdm.model import load_tokenizer
 from mkdm.scoring import DTYPES
 
@@ -106,7 +106,7 @@ def onnxruntime(folder: str, precision: str) -> Scorer:
     tokenizer, options = load_tokenizer(folder), runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = runtime.InferenceSession(onnx_file(folder, precision), options, providers=["CPUExecutionProvider"])
-    alpha = float(AutoConfig.from_pretrained(folder, local_files_only=True).mkdm_alpha)
+    alpha = plain_alpha(folder)
 
     def score(queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
         inputs = tokenizer(list(queries), list(passages), truncation="only_second", padding=True, return_tensors="np")
@@ -125,5 +125,6 @@ PEERS: dict[str, Callable[[str, str], Scorer]] = {
     "CrossEncoder": cross_encoder,
     "pipeline": pipeline,
     "onnxruntime": onnxruntime,
+    "ctranslate2": ctranslate2,
 }
 """By name, from a plain folder and a precision to a scorer of any number of pairs."""

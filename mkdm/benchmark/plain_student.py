@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertForSequenceClassification
 
 from mkdm.benchmark.bert_config import bert_config
 from mkdm.model import MkdmModel, load_tokenizer, output_score
@@ -52,6 +52,11 @@ def scores_of(logits: Tensor, alpha: float) -> NDArray[np.float32]:
     """The plain model's logits, float[B, 2 + n], to scores by (6), float32[B]."""
     result: NDArray[np.float32] = output_score(logits[:, :2], logits[:, 2:], alpha).float().cpu().numpy()
     return result
+
+
+def plain_alpha(folder: str | Path) -> float:
+    """The α of a plain folder's student."""
+    return float(AutoConfig.from_pretrained(folder, local_files_only=True).mkdm_alpha)
 
 
 class PlainScorer:

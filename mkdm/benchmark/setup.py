@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from mkdm.benchmark.ctranslate2_peer import convert_ctranslate2
 from mkdm.benchmark.flops import lean_cost, pair_gflop
+from mkdm.benchmark.openvino_peer import CALIBRATION
 from mkdm.benchmark.peers import export_onnx
 from mkdm.benchmark.plain_student import BATCH_SIZE, save_plain
 from mkdm.benchmark.widen import random_student, widen
@@ -46,6 +48,8 @@ class SetupConfig:
     """Times the student's hidden size."""
     onnx: tuple[str, ...] = ()
     """Precisions to export plain/ to ONNX in."""
+    ctranslate2: tuple[str, ...] = ()
+    """Precisions to convert plain/ for CTranslate2 in."""
     openvino: tuple[str, ...] = ()
     """Precisions to export the students for OpenVINO in."""
     layers: tuple[int, ...] = ()
@@ -90,6 +94,9 @@ def prepare(config: SetupConfig) -> dict[str, Any]:
             export_openvino(output / name, config.openvino, spread, encoder)
         if config.onnx:
             export_onnx(str(output / name.replace("student", "plain")), config.onnx)
+        if config.ctranslate2:
+            convert_ctranslate2(str(output / name.replace("student", "plain")), config.ctranslate2)
+    texts_to_calibrate(pairs, output / CALIBRATION)
     scores = reference(PairModel(student, loaded.max_length), encoder, encoded)
     pq.write_table(pairs.select(PAIR_KEY).append_column(SCORE, pa.array(scores)), output / "reference.parquet")
     shape = student.config.encoder_config
@@ -107,6 +114,15 @@ def prepare(config: SetupConfig) -> dict[str, Any]:
         "pair_gflop": pair_gflop(shape, encoded.lengths, separate, texts),
         "peer_pair_gflop": pair_gflop(shape, peer_lengths),
     }
+
+
+def texts_to_calibrate(pairs: pa.Table, folder: Path) -> None:
+    """Write pairs spread over all as texts, in the column `text`: sentence-transformers calibrates its int8 on them."""
+    few = min(len(pairs), CALIBRATION_PAIRS)
+    some = pairs.take([row * len(pairs) // few for row in range(few)])
+    folder.mkdir(parents=True)
+    both = zip(some[QUERY].to_pylist(), some[PASSAGE].to_pylist(), strict=True)
+    pq.write_table(pa.table({"text": [f"{query} {passage}" for query, passage in both]}), folder / "texts.parquet")
 
 
 def text_lengths(encoder: PairEncoder, queries: list[str], passages: list[str]) -> NDArray[np.int64] | None:

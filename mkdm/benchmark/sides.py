@@ -4,17 +4,22 @@ Prints one line of JSON with what it measured.
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
 
+from mkdm.benchmark.openvino_peer import score_apart
 from mkdm.benchmark.peers import PEERS
+from mkdm.benchmark.plain_student import plain_alpha, scores_of
 from mkdm.benchmark.ray_peer import score_with_ray
 from mkdm.columns import PAIR_KEY, PASSAGE, QUERY, SCORE
 from mkdm.config import parse_config, run_command
@@ -31,7 +36,7 @@ Measured = dict[str, Any]
 class SideConfig:
     """Measure one side: all pairs at once, or one by one."""
 
-    side: Literal["scorer", "CrossEncoder", "pipeline", "onnxruntime", "ray"]
+    side: Literal["scorer", "CrossEncoder", "CrossEncoder-openvino", "pipeline", "onnxruntime", "ctranslate2", "ray"]
     """scorer: `Scorer.score`; otherwise a peer, over a plain model."""
     models: str
     """Folder of the student, or for a peer of the plain model; for latency several, joined by commas."""
@@ -41,6 +46,8 @@ class SideConfig:
     """Number format of the model, as the side knows it."""
     backend: str = "auto"
     """What runs the scorer's model."""
+    peer_python: str = sys.executable
+    """Python of an environment with optimum-intel, for CrossEncoder-openvino."""
     scores: str | None = None
     """Parquet file, for Ray a folder, to write query_id, passage_id, score to; without it, latency is measured."""
 
@@ -63,12 +70,17 @@ def measure(config: SideConfig, scores_file: str) -> Measured:
         seconds = score_with_ray(config.models, config.precision, config.pairs, scores_file)
         return {"precision": config.precision, "seconds": seconds}
     table = pq.read_table(config.pairs)
-    queries, passages = table[QUERY].to_pylist(), table[PASSAGE].to_pylist()
-    score, precision = load(config, config.models)
-    score(queries[:WARM_UP], passages[:WARM_UP])
-    ready = time.perf_counter()
-    scores = score(queries, passages)
-    seconds = time.perf_counter() - ready
+    if config.side == "CrossEncoder-openvino":
+        precision, file = config.precision, Path(scores_file).with_suffix(".npy")
+        seconds = score_apart(config.peer_python, config.models, precision, config.pairs, file)
+        scores = scores_of(torch.from_numpy(np.load(file)), plain_alpha(config.models))
+    else:
+        queries, passages = table[QUERY].to_pylist(), table[PASSAGE].to_pylist()
+        score, precision = load(config, config.models)
+        score(queries[:WARM_UP], passages[:WARM_UP])
+        ready = time.perf_counter()
+        scores = score(queries, passages)
+        seconds = time.perf_counter() - ready
     pq.write_table(table.select(PAIR_KEY).append_column(SCORE, pa.array(scores)), scores_file)
     return {"precision": precision, "seconds": seconds}
 

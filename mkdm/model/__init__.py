@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mkdm.model.checkpoint import PairModel, load_checkpoint, save_checkpoint
     from mkdm.model.cls_only import keep_cls_only, last_layer
     from mkdm.model.families import FAMILIES
-    from mkdm.model.fetch import folder_of
+    from mkdm.model.fetch import folder_of, is_uri
     from mkdm.model.fitness import check_fitness, checked_version
     from mkdm.model.folder import (
         check_max_length,
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         model_folders,
         model_version,
         models_version,
+        pinned_models,
         saved_length,
         tokenizer_version,
     )
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
         verify,
     )
     from mkdm.model.labels import relevant_is_first
+    from mkdm.model.mlflow_server import allow_files, asking, import_mlflow, is_chosen
+    from mkdm.model.pinning import is_kept, packed, unpack
     from mkdm.model.prompting import PLAIN, Prompting, Wording, prompted_version, read_wording
     from mkdm.model.read_apart import embed, layers_of, position_offset
     from mkdm.model.separation import PASSAGE_POSITION, Separation, read_separation

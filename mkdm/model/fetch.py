@@ -3,13 +3,9 @@
 A copy is whole or not there, is checked before it is used, and is made once per host, however many executors ask.
 """
 
-import fcntl
 import hashlib
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,9 +13,10 @@ from uuid import uuid4
 import fsspec
 
 from mkdm.errors import ModelError, refuse_credentials
+from mkdm.model.copies import cache, one_at_a_time, told
 from mkdm.model.hub_cache import snapshot
+from mkdm.model.pinning import copy_of, is_kept
 
-CACHE_VARIABLE = "MKDM_CACHE"
 _OTHER_NAMES = {"s3a": "s3", "s3n": "s3", "wasb": "abfs", "wasbs": "abfs", "abfss": "abfs", "gcs": "gs"}
 """Schemes that Hadoop and fsspec spell otherwise."""
 _DRIVERS = {"s3": ("s3fs", "s3"), "abfs": ("adlfs", "abfs"), "gs": ("gcsfs", "gs")}
@@ -29,13 +26,14 @@ _DBFS = "dbfs:/"
 
 def is_uri(location: str) -> bool:
     """Whether a model's location is no plain path."""
-    return "://" in location or location.startswith(_DBFS)
+    return "://" in location or location.startswith(_DBFS) or is_kept(location)
 
 
 def folder_of(location: str | Path, check: Callable[[Path], object] | None = None) -> Path:
     """The folder on this machine for a path, a URI, or Databricks' dbfs:/Volumes/…, which is mounted there.
 
-    A model's id on the Hugging Face hub is the snapshot of it in the hub's cache; see `hub_cache.snapshot`.
+    A model's id on the Hugging Face hub is the snapshot of it in the hub's cache; see `hub_cache.snapshot`. For what a
+    registry or the hub keeps see `pinning`.
 
     Args:
         check: looks at a copy before it is used, and raises a ModelError where it is not as it should be.
@@ -49,6 +47,8 @@ def folder_of(location: str | Path, check: Callable[[Path], object] | None = Non
     if text.startswith(_DBFS):
         inside = text.removeprefix("dbfs:").lstrip("/")
         return Path("/", inside) if inside.split("/")[0] == "Volumes" else Path("/dbfs", inside)
+    if is_kept(text):
+        return copy_of(text, check)
     return local_folder(text, check) if is_uri(text) else snapshot(text)
 
 
@@ -68,12 +68,12 @@ def local_folder(uri: str, check: Callable[[Path], object] | None = None) -> Pat
         for name, info in sorted(files.items())
     ]
     key = hashlib.sha256(repr((uri, stamps)).encode()).hexdigest()[:16]
-    folder = _cache() / key
+    folder = cache() / key
     names = {name: name.removeprefix(path.rstrip("/") + "/") for name in files}
     sizes = {names[name]: info.get("size") for name, info in files.items()}
     if _whole(folder, sizes):
         return folder
-    with _one_at_a_time(folder.parent):
+    with one_at_a_time(folder.parent):
         if not _whole(folder, sizes):  # or else another process was first
             shutil.rmtree(folder, ignore_errors=True)
             _fetch(system, names, folder, uri, check)
@@ -86,7 +86,7 @@ def _listing(uri: str) -> tuple[Any, str, dict[str, dict[str, Any]]]:
     scheme = _OTHER_NAMES.get(scheme, scheme)
     try:
         system, path = fsspec.core.url_to_fs(f"{scheme}://{rest}")
-        system.invalidate_cache()  # or a replaced model would not be noticed in this process
+        system.invalidatecache()  # or a replaced model would not be noticed in this process
         files = {name: info for name, info in system.find(path, detail=True).items() if info["type"] == "file"}
         if not files and scheme in _DRIVERS and not system.exists(bucket := path.split("/")[0]):
             raise ModelError(f"cannot read {uri}: there is no bucket or container {bucket}, or it is not open to you")
@@ -99,7 +99,7 @@ def _listing(uri: str) -> tuple[Any, str, dict[str, dict[str, Any]]]:
     except ModelError:
         raise
     except Exception as error:  # each driver has errors of its own, such as botocore's for missing credentials
-        raise ModelError(f"cannot read {uri}: {_told(error)}") from error
+        raise ModelError(f"cannot read {uri}: {told(error)}") from error
     if not files:
         raise ModelError(f"no model at {uri}: there is no file below it")
     for name in files:
@@ -122,21 +122,9 @@ def _fetch(system: Any, names: dict[str, str], folder: Path, uri: str, check: Ca
     except ModelError as error:
         raise ModelError(f"what was fetched is not kept: {str(error).replace(str(part), uri)}") from error
     except Exception as error:
-        raise ModelError(f"cannot fetch {uri} to {folder}: {_told(error)}") from error
+        raise ModelError(f"cannot fetch {uri} to {folder}: {told(error)}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _cache() -> Path:
-    named = os.environ.get(CACHE_VARIABLE)
-    cache = Path(named) if named else Path(tempfile.gettempdir(), f"mkdm_models_{os.getuid()}")
-    try:
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if cache.stat().st_uid != os.getuid() and not named:  # whoever made it could put another model there
-            raise ModelError(f"{cache} belongs to another user: set {CACHE_VARIABLE} to a folder of yours")
-    except OSError as error:
-        raise ModelError(f"cannot keep models in {cache} ({_told(error)}): set {CACHE_VARIABLE}") from error
-    return cache
 
 
 def _whole(folder: Path, sizes: dict[str, int | None]) -> bool:
@@ -145,18 +133,3 @@ def _whole(folder: Path, sizes: dict[str, int | None]) -> bool:
         return all((folder / name).stat().st_size == size or size is None for name, size in sizes.items())
     except OSError:
         return False
-
-
-@contextmanager
-def _one_at_a_time(cache: Path) -> Iterator[None]:
-    """Lets one process of this host through at a time. The system frees the lock of a process that dies."""
-    handle = os.open(cache, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

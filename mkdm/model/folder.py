@@ -5,6 +5,7 @@ The driver checks a folder here before any task starts; executors check again th
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mkdm.errors import ConfigError, ModelError
 from mkdm.model.families import positions_of
 from mkdm.model.fetch import folder_of
 from mkdm.model.hub_cache import how_to_get
+from mkdm.model.pinning import is_kept, pin
 
 MODEL_MANIFEST = "mkdm_manifest.json"
 _TOKENIZER_FILES = (
@@ -58,12 +60,36 @@ def model_folders(models: str | Path) -> list[Path]:
     Raises:
         ModelError: a folder is named twice, a name is empty, or a URI cannot be read or its model is not whole.
     """
+    return [folder_of(name, model_version) for name in _names(models)]
+
+
+def pinned_models(models: str | Path, check: Callable[[Path], object] = model_version) -> tuple[str, dict[str, str]]:
+    """The models at versions that do not move, where a registry or the hub keeps them, and where those came from.
+
+    Args:
+        check: looks at a copy before it is used.
+
+    Returns:
+        The models with such names pinned, and by name what `runs` tells of each; of several, joined by commas.
+
+    Raises:
+        ModelError: as for `model_folders`.
+    """
+    found = [pin(name, check) if is_kept(name) else (name, {}) for name in _names(models)]
+    if not any(origin for _, origin in found):
+        return str(models), {}
+    names = sorted({name for _, origin in found for name in origin})
+    origins = {name: ", ".join(origin.get(name, "none") for _, origin in found) for name in names}
+    return ",".join(name for name, _ in found), origins
+
+
+def _names(models: str | Path) -> list[str]:
     names = [name.strip() for name in str(models).split(",")]
     if "" in names:
         raise ModelError(f"{models!r} names an empty folder: give one folder, or several joined by commas")
     if len(set(names)) < len(names):
         raise ModelError(f"{models} names a folder twice: an ensemble averages different students")
-    return [folder_of(name, model_version) for name in names]
+    return names
 
 
 def models_version(models: str | Path) -> str:

@@ -45,6 +45,7 @@ class Export:
         exported: by precision, the IR files that are there.
         refused: by precision, the figures of those that failed the gate and were not kept.
         first_label: whether its scores are of the first of a teacher's two labels; see `relevant_label`.
+        beside: names of the files that were written beside the exported ones.
     """
 
     model_version: str
@@ -55,6 +56,7 @@ class Export:
     exported: dict[str, ExportedModel]
     refused: dict[str, dict[str, float]] = field(default_factory=dict)
     first_label: bool = False
+    beside: tuple[str, ...] = ()
 
     def version(self, precision: str = "auto") -> str:
         """What stands for the files that a run at that precision may take: 16 hexadecimal digits.
@@ -84,14 +86,18 @@ class Export:
         return next((name for name in fast if name in self.exported and self.exported[name].passed), None)
 
 
-def own_files(folder: str | Path) -> set[str]:
-    """Names of the files in a model's folder of IR files that `mkdm export-model` made, the record among them.
+def own_files(folder: str | Path, place: str = IR_FOLDER) -> set[str]:
+    """Names of the files in a model's folder of exported files that `mkdm export-model` made, the record among them.
 
     Whatever else lies there is another tool's, such as the openvino_model.xml of optimum and sentence-transformers.
     """
     try:
-        fields = json.loads(Path(folder, IR_FOLDER, IR_RECORD).read_text())
-        return {IR_RECORD, *(name for one in fields["exported"].values() for name in one["sha256"])}
+        fields = json.loads(Path(folder, place, IR_RECORD).read_text())
+        return {
+            IR_RECORD,
+            *fields.get("beside", ()),
+            *(name for one in fields["exported"].values() for name in one["sha256"]),
+        }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return set()
 
@@ -100,13 +106,16 @@ def _is_foreign(fields: object) -> bool:
     return isinstance(fields, dict) and bool(fields) and not fields.keys() & {"model_version", "exported", "tools"}
 
 
-def read_export(folder: str | Path) -> Export | None:
+def read_export(folder: str | Path, place: str = IR_FOLDER) -> Export | None:
     """The record of a model folder's export, or None where there is none, or only another tool's file of that name.
+
+    Args:
+        place: of the exported files in the folder.
 
     Raises:
         ModelError: it cannot be read, was made of other weights than the folder's, or for another label.
     """
-    record = Path(folder, IR_FOLDER, IR_RECORD)
+    record = Path(folder, place, IR_RECORD)
     if not record.exists():
         return None
     try:
@@ -117,8 +126,7 @@ def read_export(folder: str | Path) -> Export | None:
         export = Export(**fields, exported=exported)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"{record} cannot be read ({error!r}): remove it and the IR files beside it, and run mkdm "
-            f"export-model again"
+            f"{record} cannot be read ({error!r}): remove it and the files beside it, and run mkdm export-model again"
         ) from error
     version = model_version(folder)
     if export.model_version != version:
@@ -186,19 +194,19 @@ def missing(folder: str | Path, export: Export | None, precision: str) -> str:
     return f"{folder} has no {wanted} (there: {there}): run mkdm export-model --model {folder} --precisions {precision}"
 
 
-def verify(folder: str | Path, one: ExportedModel) -> Path:
-    """The .xml file of an exported model, after checking that it and its .bin are as they were written.
+def verify(folder: str | Path, one: ExportedModel, place: str = IR_FOLDER) -> Path:
+    """The .xml or .onnx file of an exported model, after checking that all its files are as they were written.
 
     Raises:
         ModelError: a file is missing or has changed.
     """
     for name, digest in one.sha256.items():
-        path = Path(folder, IR_FOLDER, name)
+        path = Path(folder, place, name)
         if not path.exists() or file_hash(path) != digest:
             state = "has changed since it was exported" if path.exists() else "is missing"
             raise ModelError(f"{path} {state}: run mkdm export-model again")
-    names = [name for name in one.sha256 if name.endswith(".xml")]
-    return Path(folder, IR_FOLDER, min(names, key=len))  # with separate layers that of pairs, not that of texts
+    names = [name for name in one.sha256 if name.endswith((".xml", ".onnx"))]
+    return Path(folder, place, min(names, key=len))  # with separate layers that of pairs, not that of texts
 
 
 def text_part(xml: Path) -> Path:

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from mkdm.scoring.encoding import Batch, EncodedPairs, PairEncoder
     from mkdm.scoring.ensemble import load_scorer
     from mkdm.scoring.lean_encoder import Lookup
+    from mkdm.scoring.machine import cpu_name
     from mkdm.scoring.memory import memory_bytes
     from mkdm.scoring.openvino_backend import ir_backend, machine_precisions
+    from mkdm.scoring.precision_choice import Settled, settle
     from mkdm.scoring.scorer import PairScorer, Scorer, WindowScores
     from mkdm.scoring.separate_encoder import SeparateParts, separate_parts
     from mkdm.scoring.separate_scoring import score_at_once
@@ -28,11 +30,11 @@ if TYPE_CHECKING:
         PROBE,
         TorchBackend,
         avoid_cudnn_attention,
-        fastest_precision,
         make_lean,
         probe,
         to_tensors,
         torch_loaded,
     )
+    from mkdm.scoring.torch_precision import fastest_precision
 else:
     __all__, __getattr__, __dir__ = door(__name__)

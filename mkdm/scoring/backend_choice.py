@@ -7,6 +7,7 @@ from pathlib import Path
 from mkdm.errors import ConfigError
 from mkdm.model import PLAIN, Prompting, backend_for, check_backend, folder_of, model_version, read_export
 from mkdm.scoring.backend import LoadedBackend
+from mkdm.scoring.machine import has_gpu
 
 BACKENDS = {
     "torch": "mkdm.scoring.torch_backend",
@@ -61,14 +62,6 @@ def _suitable(folder: str | Path, precision: str) -> str:
         return "torch"
     from mkdm.scoring.openvino_backend import machine_precisions
 
-    if precision != "int8" and _gpu():
+    if precision != "int8" and has_gpu():
         return "torch"
     return "openvino" if export.choose(precision, machine_precisions()) else "torch"
-
-
-def _gpu() -> bool:
-    if find_spec("torch") is None:  # an environment packed with --runtime openvino
-        return False
-    import torch
-
-    return torch.cuda.is_available()

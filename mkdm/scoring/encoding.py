@@ -185,9 +185,9 @@ class PairEncoder:
         """The first `size` ids of a passage."""
         return ids[:size]
 
-    def batch(self, pairs: EncodedPairs, rows: NDArray[np.int64]) -> Batch:
-        """Pad the chosen rows to the longest of them: [CLS] query [SEP] passage [SEP] [PAD]…"""
-        width = int(pairs.lengths[rows].max())
+    def batch(self, pairs: EncodedPairs, rows: NDArray[np.int64], least: int = 0) -> Batch:
+        """Pad the chosen rows to the longest of them, or to at least so many: [CLS] query [SEP] passage [SEP] [PAD]…"""
+        width = max(least, int(pairs.lengths[rows].max()))
         input_ids = np.full((len(rows), width), self._pad_id, dtype=np.int64)
         type_ids = np.zeros((len(rows), width), dtype=np.int64)
         for i, row in enumerate(rows):

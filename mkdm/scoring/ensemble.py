@@ -6,6 +6,7 @@ import numpy as np
 
 from mkdm.model import PLAIN, Prompting, ensemble_version, model_folders
 from mkdm.scoring.block import Block
+from mkdm.scoring.precision_choice import JOIN, by_version, require_machine
 from mkdm.scoring.scorer import PairScorer, Scorer, WindowScores
 
 
@@ -50,18 +51,28 @@ def load_scorer(
     token_budget: int | None = None,
     threads: int | None = None,
     prompting: Prompting = PLAIN,
+    streams: int | None = None,
+    runs_as: str | None = None,
 ) -> PairScorer:
     """Load one model, or an ensemble of several.
 
     Args:
         models: a folder, or several joined by commas; the rest as for `Scorer.load`.
+        runs_as: what `settle` settled for the run, in place of backend and precision.
 
     Raises:
         ModelError: a folder is missing, incomplete, changed, named twice, or no model that scores pairs.
         ConfigError: a setting that a model or the machine cannot meet.
+        MachineError: the machine cannot run what was settled.
     """
+    if runs_as is None:
+        ways = [(folder, backend, precision) for folder in model_folders(models)]
+    else:
+        settled = [require_machine(one) for one in runs_as.split(JOIN)]
+        pairs = zip(by_version(models), settled, strict=True)
+        ways = [(folder, way.backend, way.precision) for folder, way in pairs]
     members = [
-        Scorer.load(folder, backend, precision, max_length, token_budget, threads, prompting=prompting)
-        for folder in model_folders(models)
+        Scorer.load(folder, backend, precision, max_length, token_budget, threads, streams, prompting)
+        for folder, backend, precision in ways
     ]
     return members[0] if len(members) == 1 else Ensemble(members)

@@ -27,11 +27,11 @@ from mkdm.model import (
 )
 from mkdm.scoring.backend import WINDOW, LoadedBackend, TextReader
 from mkdm.scoring.encoding import Batch
+from mkdm.scoring.machine import multiplies_int8
 from mkdm.scoring.memory import STATE_BYTES
 from mkdm.scoring.separate_texts import PairBatch, TextBatch
 
 TOKEN_BUDGET = 2048
-_MULTIPLY_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -173,15 +173,9 @@ def machine_precisions() -> tuple[str, ...]:
     """
     has = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     there = [name for name in BY_SPEED if name.upper() in has]
-    if not _cpu_flags().isdisjoint(_MULTIPLY_INT8):
+    if multiplies_int8():
         return tuple(there)
     return tuple(sorted(there, key=lambda name: name == "int8"))
-
-
-def _cpu_flags() -> set[str]:
-    """What this CPU can, by Linux's words."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.partition(":")[2].split()}
 
 
 def load(

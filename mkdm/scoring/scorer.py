@@ -19,6 +19,7 @@ from mkdm.scoring.block import Block, Texts, block_of
 from mkdm.scoring.encoding import EncodedPairs, RowError, bisect_failures
 from mkdm.scoring.separate_scoring import PairGroup
 from mkdm.scoring.separate_texts import SeparatePairEncoder
+from mkdm.scoring.shape_buckets import ShapeBuckets
 
 ScoreRows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 """int64[B] rows of a block -> float32[B, 2], score and logit."""
@@ -141,6 +142,10 @@ class Scorer(PairScorer):
         self.max_length = max_length or loaded.max_length
         self.token_budget = token_budget or loaded.backend.token_budget
         self._encoder = loaded.encoder(self.max_length)
+        self._buckets: ShapeBuckets | None = getattr(loaded.backend, "buckets", None)
+        if self._buckets is not None:
+            loaded.backend.buckets = self._buckets = ShapeBuckets(self.token_budget)  # type: ignore[union-attr]
+        self._blocks = int(getattr(loaded.backend, "blocks", 2))
         self._reader = ThreadPoolExecutor(1, "mkdm-read")
         self._runner = ThreadPoolExecutor(loaded.backend.streams, "mkdm-run")
 
@@ -177,7 +182,7 @@ class Scorer(PairScorer):
         return cls(load_backend(folder, backend, precision, threads, streams, prompting), max_length, token_budget)
 
     def score_blocks(self, blocks: Iterable[Block]) -> Iterator[WindowScores]:
-        """See `PairScorer.score_blocks`; two blocks are read ahead of the one whose results are taken."""
+        """See `PairScorer.score_blocks`; at least two blocks are ahead of the one whose results are taken."""
         source = iter(blocks)
 
         def read() -> tuple[Block, EncodedPairs] | None:
@@ -190,7 +195,7 @@ class Scorer(PairScorer):
             while (block := upcoming.result()) is not None:
                 upcoming = self._reader.submit(read)
                 started.append(self._start(*block))
-                if len(started) > 1:  # the next one keeps the backend busy while this one's results go their way
+                if len(started) >= self._blocks:  # the next ones keep the backend busy while a result goes its way
                     yield started.popleft().finish()
             while started:
                 yield started.popleft().finish()
@@ -215,7 +220,7 @@ class Scorer(PairScorer):
             batches += reading
             batches += [
                 self._runner.submit(self._score_rows, score, group[batch], result)
-                for batch in token_budget_batches(pairs.lengths[group], self.token_budget)
+                for batch in token_budget_batches(self._padded(pairs.lengths[group]), self.token_budget)
             ]
         return _StartedBlock(result, leader, batches)
 
@@ -228,7 +233,8 @@ class Scorer(PairScorer):
         """
         backend, encoder = self.backend, self._encoder
         if not isinstance(backend, TextReader):
-            yield rows, lambda part: backend.score(encoder.batch(pairs, part)), []
+            lengths = self._padded(pairs.lengths)
+            yield rows, lambda part: backend.score(encoder.batch(pairs, part, int(lengths[part].max()))), []
             return
         assert isinstance(encoder, SeparatePairEncoder)
         places = block.places()
@@ -236,10 +242,14 @@ class Scorer(PairScorer):
             group = PairGroup(backend, encoder, encoder.texts(pairs, places, part), self._spare_memory)
             yield part, group.score, group.start_reading(self._runner, self.token_budget)
 
+    def _padded(self, lengths: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Tokens that rows are padded to at least: their own, or where shapes are few, the next length there is."""
+        return lengths if self._buckets is None else self._buckets.lengths(lengths, self.max_length)
+
     def _score_rows(self, score: ScoreRows, rows: NDArray[np.int64], result: WindowScores) -> None:
         def run(part: list[int]) -> None:
             numbers = np.array(part)
-            width = int(result.tokens[numbers].max())
+            width = int(self._padded(result.tokens[numbers]).max())
             try:
                 outputs = score(numbers)
             except self.backend.out_of_memory as error:

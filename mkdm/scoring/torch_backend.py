@@ -1,10 +1,8 @@
 """The torch backend, for CPU and CUDA: the lean encoder, inference mode, bf16 where the machine is quicker with it."""
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,20 @@ from torch import Tensor, nn
 from mkdm.errors import ConfigError
 from mkdm.model import PLAIN, PairModel, Prompting, Wording, load_checkpoint, read_wording
 from mkdm.scoring.backend import WINDOW, LoadedBackend, TextReader
+from mkdm.scoring.captured_passes import CapturedPass, CapturedPasses, Inputs
+from mkdm.scoring.cuda_graphs import MOST_BYTES, cuda_graph_capture
 from mkdm.scoring.encoder_choice import pair_encoder
 from mkdm.scoring.encoding import Batch, PairEncoder
 from mkdm.scoring.first_only import first_only_encoder
+from mkdm.scoring.host_buffers import HostBuffers
 from mkdm.scoring.lean_encoder import lean_encoder
 from mkdm.scoring.memory import STATE_BYTES
 from mkdm.scoring.modernbert_encoder import modernbert_encoder
 from mkdm.scoring.separate_encoder import SeparateParts, separate_parts
 from mkdm.scoring.separate_scoring import score_at_once
 from mkdm.scoring.separate_texts import PairBatch, SeparatePairEncoder, TextBatch
+from mkdm.scoring.shape_buckets import ShapeBuckets
+from mkdm.scoring.torch_precision import fastest_precision
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_TOKEN_BUDGET = 2048
@@ -32,8 +35,6 @@ CUDA_TOKEN_BUDGET = 65536
 CUDA_WINDOW = 32768
 """Pairs sorted together on a GPU: batches of 65,536 tokens then have 1.3 % of padding (7.8 % with 4,096 pairs)."""
 CUDA_STATE_BYTES = 2 << 30
-BF16_GAIN = 0.8
-"""bf16 must take less than this share of fp32's time to be worth its rounding."""
 
 
 class TorchBackend:
@@ -52,6 +53,10 @@ class TorchBackend:
     token_budget: int
     window: int
     streams: int
+    buckets: ShapeBuckets | None
+    """Shapes of batches; None where any will do."""
+    blocks: int
+    """How many blocks may be under way at once, with profit."""
     out_of_memory: tuple[type[Exception], ...] = (torch.OutOfMemoryError,)
 
     def __init__(self, model: nn.Module, precision: str = "auto", streams: int | None = None) -> None:
@@ -65,21 +70,50 @@ class TorchBackend:
         self.token_budget = CUDA_TOKEN_BUDGET if on_gpu else CPU_TOKEN_BUDGET
         self.window = CUDA_WINDOW if on_gpu else WINDOW
         self.streams = streams or (2 if on_gpu else 1)  # on a GPU one batch is copied while another is computed
+        self.buckets = ShapeBuckets(self.token_budget) if on_gpu else None
+        self.blocks = 4 if on_gpu else 2
         self.dtype = DTYPES[self.precision]
         self._model: Callable[..., Tensor] = in_precision(model, self.device, self.dtype).eval()
         self._local = threading.local()
+        self._capturer: Callable[..., Callable[[Inputs], CapturedPass]] | None = cuda_graph_capture if on_gpu else None
 
     def compile(self) -> None:
         """Have the model compiled when it runs next, for batches of any shape."""
         self._model = torch.compile(self._model, dynamic=True)
+        self._capturer = None
 
     @torch.inference_mode()
     def score(self, batch: Batch) -> NDArray[np.float32]:
         """int64[B, L] inputs -> float32[B, 2], score and logit; safe to call from several threads."""
+        rows, length = batch.input_ids.shape
         with self._stream():
-            outputs = self._model(**to_tensors(batch, self.device)).float().cpu()
+            if self.buckets is None:
+                outputs = self._model(**to_tensors(batch, self.device)).float().cpu()
+            else:
+                inputs = self._sent(arrays_of(batch), self.buckets.rows(rows, length))
+                outputs = self._pass()(inputs)[:rows].float().cpu()
         result: NDArray[np.float32] = outputs.numpy()
         return result
+
+    def _sent(self, arrays: dict[str, NDArray[np.int64]], rows: int) -> dict[str, Tensor]:
+        """The arrays on the device, padded to so many rows, through this thread's host buffers."""
+        on_gpu = self.device.type == "cuda"
+        if not hasattr(self._local, "buffers"):
+            self._local.buffers = HostBuffers(pinned=on_gpu)
+        host = self._local.buffers.fill(arrays, rows)
+        inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in host.items()}
+        if on_gpu:
+            self._local.buffers.sent(torch.cuda.current_stream(self.device).record_event())
+        return inputs
+
+    def _pass(self) -> Callable[[Inputs], Tensor]:
+        """What runs the model in this thread: as captured, where there is a way to."""
+        if self._capturer is None:
+            return lambda inputs: self._model(**inputs)
+        if not hasattr(self._local, "passes"):
+            self._local.passes = CapturedPasses(self._model, self._capturer(self._model), MOST_BYTES)
+        run: Callable[[Inputs], Tensor] = self._local.passes.run
+        return run
 
     def _stream(self) -> Any:
         """The CUDA stream of this thread; nothing on a CPU."""
@@ -112,6 +146,7 @@ class TorchReader(TorchBackend, TextReader):
 
     def __init__(self, parts: SeparateParts, precision: str = "auto", streams: int | None = None) -> None:
         super().__init__(parts, precision, streams)
+        self.buckets = None  # pairs over states are gathered from rows of any number
         self._text: Callable[..., Tensor] = parts.text
         self._pair: Callable[..., Tensor] = parts.pair
         self._width = parts.width
@@ -163,10 +198,15 @@ def avoid_cudnn_attention() -> None:
 
 def to_tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     """The inputs of a forward pass, int64[B, L] each, on the device."""
+    return on_device(arrays_of(batch), device)
+
+
+def arrays_of(batch: Batch) -> dict[str, NDArray[np.int64]]:
+    """The inputs by name."""
     arrays = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     if batch.token_type_ids is not None:
         arrays["token_type_ids"] = batch.token_type_ids
-    return on_device(arrays, device)
+    return arrays
 
 
 def on_device(arrays: dict[str, NDArray[np.int64]], device: torch.device) -> dict[str, Tensor]:
@@ -175,30 +215,6 @@ def on_device(arrays: dict[str, NDArray[np.int64]], device: torch.device) -> dic
     if device.type == "cpu":
         return host
     return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in host.items()}
-
-
-@lru_cache(maxsize=2)
-def fastest_precision(device: torch.device) -> str:
-    """bf16 where the device is quicker with it, else fp16 on a GPU and fp32 on a CPU.
-
-    On a CPU a short probe tells, since flags do not: with AVX-512's bf16 dot products torch's linear layers ran at
-    0.6 × their fp32 rate on a Xeon without AMX (146 against 245 GFLOP/s), and at 2.8 × on a Zen 4 (384 against 137).
-    """
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if _linear_seconds(torch.bfloat16) < BF16_GAIN * _linear_seconds(torch.float32) else "fp32"
-
-
-@torch.inference_mode()
-def _linear_seconds(dtype: torch.dtype) -> float:
-    """The shortest of several linear layers of a student's size, about 2 ms each."""
-    rows, weight = torch.ones(512, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype)
-    seconds = []
-    for _ in range(8):
-        started = time.perf_counter()
-        torch.nn.functional.linear(rows, weight)
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
 
 
 def load(

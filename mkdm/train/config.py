@@ -26,7 +26,17 @@ _AT_LEAST_ZERO = (
     "passage_position",
 )
 _SHARES = ("alpha", "warmup_share", "dropout")
-ELSEWHERE = ("output", "feed", "workers", "checkpoint_every", "mlflow", "mlflow_experiment", "token_budget")
+ELSEWHERE = (
+    "output",
+    "feed",
+    "workers",
+    "checkpoint_every",
+    "mlflow",
+    "mlflow_experiment",
+    "register",
+    "register_alias",
+    "token_budget",
+)
 """Settings that a run may change when it goes on: they say where and how it runs, not what it trains."""
 
 SEPARATE = ("separate_layers", "passage_position")
@@ -109,6 +119,10 @@ class TrainConfig:
     """MLflow tracking URI, such as file:runs or databricks; default: $MLFLOW_TRACKING_URI, or no MLflow."""
     mlflow_experiment: str = "mkdm"
     """MLflow experiment."""
+    register: str | None = None
+    """Registered model of MLflow, in Unity Catalog CATALOG.SCHEMA.NAME, that gets the student as a new version."""
+    register_alias: str | None = None
+    """Alias of that version, such as champion, by which mkdm score --model models:/NAME@ALIAS finds it."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, *_AT_LEAST_ONE)

@@ -22,6 +22,7 @@ from mkdm.train.config import ELSEWHERE, SEPARATE, TrainConfig
 from mkdm.train.losses import LabelCounts
 from mkdm.train.micro_batches import micro_batches
 from mkdm.train.processes import Processes
+from mkdm.train.registering import register_student, registration_of
 from mkdm.train.rows import TrainingRows
 from mkdm.train.separate_rows import cut_passages, separation_of
 from mkdm.train.stage import Stage, TrainingLoss, learning_rate, stages_of, teachers_of
@@ -76,8 +77,13 @@ def train(config: TrainConfig) -> dict[str, Any]:
         ModelError: the encoder or its tokenizer does not load.
         TrainingError: the loss is no number, or a state could not be written; the last good state stays.
     """
+    registration = registration_of(config)
     with Processes() as processes:
-        return _Run(config, processes).complete()
+        run = _Run(config, processes)
+        best = run.complete()
+        if registration is not None and processes.first:
+            print(f"registered as {register_student(config, registration, best, run.at.mlflow_run)}")
+        return best
 
 
 class _Run:

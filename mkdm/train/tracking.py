@@ -11,6 +11,7 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from mkdm.errors import ConfigError
+from mkdm.model import allow_files, import_mlflow
 
 MLFLOW_EVERY = 10
 """Steps between two that are logged to MLflow, besides those with a validation: each is a request to its server."""
@@ -68,7 +69,7 @@ class Tracker:
         self._bar.set_postfix(losses | {"pairs/s": f"{record['pairs_per_s']:.0f}"}, refresh=False)
         self._bar.update()
         if self._mlflow and ("auc" in record or record["step"] % MLFLOW_EVERY == 0):
-            self._mlflow.log_metrics(_numbers(record), step=record["step"])
+            self._mlflow.log_metrics(numbers(record), step=record["step"])
 
     def say(self, line: str) -> None:
         """Tell the user something, above the bar."""
@@ -100,15 +101,8 @@ def _is_before(line: str, step: int) -> bool:
 
 
 def _start_mlflow(uri: str, experiment: str, run_id: str | None, settings: dict[str, Any]) -> Any:
-    try:
-        import mlflow
-    except ImportError as error:
-        raise ConfigError(
-            f"MLflow is not installed ({error}): pip install 'mkdm[train]', or leave --mlflow out"
-        ) from error
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    if uri.startswith("file:") or ":" not in uri:  # MLflow asks for a word of consent before it keeps runs in files
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow = import_mlflow("--mlflow")
+    allow_files(uri)
     try:
         mlflow.set_tracking_uri(uri)
         mlflow.set_experiment(experiment)
@@ -121,12 +115,12 @@ def _start_mlflow(uri: str, experiment: str, run_id: str | None, settings: dict[
     return mlflow
 
 
-def _numbers(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
+def numbers(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
     """The numbers of a record, those of inner mappings under joined names."""
     found: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, dict):
-            found |= _numbers(value, f"{prefix}{name}/")
+            found |= numbers(value, f"{prefix}{name}/")
         elif isinstance(value, int | float) and math.isfinite(value):
             found[_FOREIGN.sub(".", prefix + name)] = float(value)
     return found

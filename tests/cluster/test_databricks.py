@@ -1,7 +1,10 @@
 """The asset bundle against the classes of Databricks' SDK, and the init script with a stand-in for Python."""
 
+import os
 import re
 import subprocess
+import sys
+import zipfile
 from configparser import ConfigParser
 from importlib import import_module
 
@@ -40,6 +43,9 @@ def resolved(node, target: str):
     return values[whole[1]] if whole else re.sub(r"\$\{(var\.\w+)\}", lambda found: str(values[found[1]]), node)
 
 
+SERVERLESS = BUNDLE["targets"]["serverless"]["resources"]["jobs"]["mkdm_serverless"]
+
+
 @pytest.fixture(params=BUNDLE["targets"])
 def job(request):
     return resolved(BUNDLE["resources"]["jobs"]["mkdm"], request.param)
@@ -60,7 +66,8 @@ def test_the_bundle_has_the_parts_that_the_cli_reads():
         assert target.get("variables", {}).keys() <= BUNDLE["variables"].keys()
     for variable in BUNDLE["variables"].values():
         assert variable.keys() == {"description", "default"}
-    assert set(re.findall(r"\$\{var\.(\w+)\}", str(BUNDLE["resources"]))) == BUNDLE["variables"].keys()
+    used = str(BUNDLE["resources"]) + str(SERVERLESS)
+    assert set(re.findall(r"\$\{var\.(\w+)\}", used)) == BUNDLE["variables"].keys()
     for path in BUNDLE["sync"]["paths"]:
         assert (FOLDER / path).exists()
 
@@ -98,6 +105,38 @@ def test_only_what_loads_a_model_gets_a_whole_machine(job):
     elsewhere = properties(CLUSTER / "yarn" / "spark-defaults.conf")
     for key, value in clusters["building"]["spark_conf"].items():
         assert elsewhere[key] == value
+
+
+def test_the_serverless_job_does_the_same_without_clusters():
+    job = resolved(SERVERLESS, "serverless")
+    assert JobSettings.from_dict(job).as_dict() == job
+    assert "job_clusters" not in job
+    keys = {environment["environment_key"] for environment in job["environments"]}
+    with_clusters = {task["task_key"]: task for task in BUNDLE["resources"]["jobs"]["mkdm"]["tasks"]}
+    for task in job["tasks"]:
+        assert task["environment_key"] in keys
+        assert task["spark_python_task"] == with_clusters[task["task_key"]]["spark_python_task"]
+    assert [task["task_key"] for task in job["tasks"]] == ["build_pairs", "score", "rank"]
+
+
+def test_the_wheel_for_serverless_compute_brings_no_spark_and_no_torch(tmp_path):
+    command = ["bash", str(FOLDER / "wheel.sh"), str(tmp_path)]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name == BUNDLE["variables"]["wheel"]["default"]
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = [name for name in archive.namelist() if name.endswith("METADATA")]
+        lines = archive.read(metadata).decode().splitlines()
+        assert "udfs/scoring.py" in archive.namelist()
+    asked = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
+    needed = {re.match(r"[\w-]+", line)[0] for line in asked if "extra" not in line}
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    all_needed = set(re.findall(r"^[\w-]+", setup["options"]["install_requires"], re.MULTILINE))
+    assert needed == all_needed - {"pyspark", "delta-spark", "torch"}
 
 
 def init(tmp_path, wheel: bool = True, gpu: bool = False) -> tuple[subprocess.CompletedProcess[str], list[str]]:

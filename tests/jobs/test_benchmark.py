@@ -10,7 +10,7 @@ from tiny_models import SAMPLE
 from jobs import benchmark
 from jobs.benchmark import BenchmarkConfig, run
 from jobs.reports.benchmark_results import BenchmarkResults, quality
-from jobs.reports.benchmark_sides import BASE, PEER_PRECISIONS, Side, default_sides
+from jobs.reports.benchmark_sides import BASE, OPENVINO_PEER, PEER_PRECISIONS, Side, default_sides
 from jobs.reports.measured_process import run_process
 from mkdm.errors import ConfigError, InputError, RunFailedError
 
@@ -22,11 +22,12 @@ LABELS = str(SAMPLE / "golden_labels.parquet")
 def test_all_sides_on_the_same_pairs(student_folder, tmp_path, monkeypatch):
     pytest.importorskip("ray")
     pytest.importorskip("onnxruntime")
+    pytest.importorskip("ctranslate2")
     monkeypatch.setattr(benchmark, "FOLDER", tmp_path / "work")
     sides = [
         "job:torch:fp32",
         "scorer:torch:fp32",
-        *(f"{peer}:{precisions[0]}" for peer, precisions in PEER_PRECISIONS.items()),
+        *(f"{peer}:{precisions[0]}" for peer, precisions in PEER_PRECISIONS.items() if peer != OPENVINO_PEER),
     ]
     config = BenchmarkConfig(
         model=student_folder,
@@ -54,7 +55,9 @@ def test_all_sides_on_the_same_pairs(student_folder, tmp_path, monkeypatch):
     assert found["onnxruntime:int8"].quality.max_drift > 1e-5
     assert found["onnxruntime:int8"].model_mb < found["onnxruntime:fp32"].model_mb
     assert {side: one.pairs for side, one in found.items() if one.pairs != 60} == {
-        side: 30 for side in found if side.partition(":")[0] in ("CrossEncoder", "pipeline", "onnxruntime")
+        side: 30
+        for side in found
+        if side.partition(":")[0] in ("CrossEncoder", "pipeline", "onnxruntime", "ctranslate2")
     }
     assert {side for side, one in found.items() if one.fixed_seconds} == {
         "job:torch:fp32",
@@ -83,6 +86,11 @@ def test_side_that_fails_is_named(tmp_path, monkeypatch):
         ({"layers": "3,none"}, "--layers is '3,none'"),
         ({"sides": "scorer:torch"}, "--sides has 'scorer:torch'; a side is job:BACKEND:PRECISION"),
         ({"sides": "CrossEncoder:int8"}, "--sides has 'CrossEncoder:int8'"),
+        ({"sides": "CrossEncoder-openvino:fp32"}, "needs a Python of its own: optimum-intel .* transformers < 5.6"),
+        (
+            {"sides": "CrossEncoder-openvino:int8", "peer_python": "nowhere"},
+            "--peer-python is nowhere, which is no program: optimum-intel",
+        ),
         ({"sides": "vllm:fp32"}, "--sides has 'vllm:fp32'"),
     ],
 )
@@ -101,7 +109,13 @@ def test_default_sides_suit_the_machine():
     cpu, gpu = ([str(side) for side in default_sides(device)] for device in ("cpu", "cuda"))
     assert {"job:torch:fp32", "scorer:torch:bf16", BASE, "ray:fp32", "onnxruntime:int8"} <= set(cpu)
     assert "scorer:torch:fp16" in gpu
-    assert not [side for side in gpu if "openvino" in side or "onnx" in side]
+    assert {"ctranslate2:fp32", "ctranslate2:int8"} <= set(cpu)
+    assert [str(side) for side in default_sides("cpu", openvino_peer=True)] == [
+        *cpu,
+        "CrossEncoder-openvino:fp32",
+        "CrossEncoder-openvino:int8",
+    ]
+    assert not [side for side in gpu if any(name in side for name in ("openvino", "onnx", "ctranslate2"))]
     assert all(str(Side.parse(side)) == side for side in cpu + gpu)
 
 

@@ -1,7 +1,9 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +17,7 @@ from jobs.score import ScoreConfig
 from mkdm.errors import ConfigError, InputError, ModelError, QualityGateError
 from mkdm.scoring import machine_precisions
 from mkdm.scoring.scorer import Scorer
-from udfs.scoring import ScoringSettings, load
+from udfs.scoring import ScoringSettings, check_model, load
 
 GOLDEN = str(SAMPLE / "golden_labels.parquet")
 
@@ -32,8 +34,9 @@ def runs_of(warehouse: Warehouse, job: str) -> list[dict]:
     return [row.asDict() for row in Ledger(warehouse.table("runs")).rows(job=job)]
 
 
-def test_export_is_recorded_and_scored_with(spark, warehouse, config, texts, sample_pairs):
-    report = run(spark, config)
+def test_export_is_recorded_and_scored_with(spark, warehouse, config, texts, sample_pairs, tmp_path, monkeypatch):
+    registry = f"file:{tmp_path}/mlruns"
+    report = run(spark, replace(config, register="student", register_alias="fast", mlflow=registry))
     lines = str(report).splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["torch", "fp32", "int8"]
     record = json.loads(Path(config.model, "openvino", "export.json").read_text())
@@ -47,13 +50,24 @@ def test_export_is_recorded_and_scored_with(spark, warehouse, config, texts, sam
 
     scored = score.run(spark, ScoreConfig(config.model, warehouse.root))
     rows = {(row.query_id, row.passage_id): row.score for row in warehouse.table("scores").read().collect()}
-    taken = next(name for name in machine_precisions() if name in ("int8", "fp32"))
+    settled = runs_of(warehouse, "score")[0]["settings"]["runs_as"]
+    assert settled in ("openvino:fp32", "openvino:int8"), "whichever was quicker, of those that the machine runs"
+    taken = settled.partition(":")[2]
+    assert taken in machine_precisions()
     expected = Scorer.load(config.model, "openvino", taken).score(*texts)
     found = np.array([rows[pair["query_id"], pair["passage_id"]] for pair in sample_pairs])
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-2)  # activations are rounded batch by batch
     drift = np.abs(found - Scorer.load(config.model, "torch", "fp32").score(*texts)).max()
     assert (drift > 1e-4) == (taken == "int8")
     assert runs_of(warehouse, "score")[0]["settings"]["export"] == report.export.version()
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry)
+    monkeypatch.setenv("MKDM_CACHE", str(tmp_path / "cache"))
+    registered = check_model("models:/student@fast", "openvino", "auto")
+    assert registered.export_version == report.export.version()
+    version = mlflow.MlflowClient().get_model_version("student", "1")
+    assert mlflow.get_run(version.run_id).data.metrics["int8.auc_change"] == pytest.approx(noted, abs=1e-5)
+    assert report.run_id in version.description
 
     with pytest.raises(ModelError, match="the driver's are None"):  # as if the export came after the driver's check
         load(ScoringSettings(config.model, report.export.model_version))
@@ -63,11 +77,20 @@ def test_export_is_recorded_and_scored_with(spark, warehouse, config, texts, sam
         score.run(spark, ScoreConfig(config.model, warehouse.root, precision="int8"))
 
 
+def test_onnx_files_through_the_same_gate(spark, warehouse, config):
+    report = run(spark, replace(config, format="onnx", precisions=None))
+    record = json.loads(Path(config.model, "onnx", "export.json").read_text())
+    assert record["about"]["run_id"] == report.run_id
+    assert list(record["exported"]) == ["fp32", "int8"]
+    assert record["exported"]["fp32"]["figures"]["max_score_drift"] <= 1e-5
+    settings = runs_of(warehouse, "export-model")[-1]["settings"]
+    assert (settings["format"], settings["precisions"]) == ("onnx", "fp32,int8")
+    assert not Path(config.model, "openvino").exists()
+
+
 def test_refused_precision_is_an_error_that_keeps_the_others(spark, warehouse, config, monkeypatch):
     monkeypatch.setattr("mkdm.export.quality_gate.EXACT", 1.0)
-    monkeypatch.setattr(
-        "mkdm.export.openvino_export.failure", lambda precision, figures, loss: precision == "int8" or None
-    )
+    monkeypatch.setattr("mkdm.export.export_run.failure", lambda precision, figures, loss: precision == "int8" or None)
     with pytest.raises(QualityGateError, match=r"int8 refused by the quality gate, kept: fp32; int8 changes AUC by"):
         run(spark, config)
     record = json.loads(Path(config.model, "openvino", "export.json").read_text())
@@ -88,6 +111,7 @@ def test_pairs_without_golden_labels(spark, config, tmp_path):
     ("flags", "message"),
     [
         ({"precisions": "fp32,int3"}, "--precisions is 'fp32,int3': choose from fp32, bf16, int8"),
+        ({"precisions": "bf16", "format": "onnx"}, "--precisions is 'bf16': choose from fp32, int8"),
         ({"calibration_rows": 0}, "--calibration-rows is 0; it must be at least 1"),
         ({"max_auc_loss": -0.1}, "--max-auc-loss is -0.1; it must be at least 0"),
         ({"model": "a,b"}, "--model is a,b; give one local folder"),

@@ -8,6 +8,7 @@ import time
 from contextlib import closing
 
 import pytest
+from delta_sql import vacuum_all
 from deltalake import DeltaTable as Reader
 
 from jobs.follow import RANKED, FollowConfig, View
@@ -68,9 +69,7 @@ def test_what_vacuum_took_away_is_read_whole(spark, ranked, tmp_path):
         followed(view, location)
         for run in range(2):
             ranked.overwrite(ranking(spark, {"q1": [f"p{run}"]}, f"run-{run}"))
-        spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
-        ranked.delta().vacuum(0)
-        spark.conf.unset("spark.databricks.delta.retentionDurationCheck.enabled")
+        vacuum_all(ranked)
         assert followed(view, location) == ["whole"]
         assert view_rows(tmp_path / "view.sqlite")[1] == table_rows(location)
 

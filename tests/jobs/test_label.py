@@ -4,6 +4,7 @@ import yaml
 from tiny_models import spread_scores, tiny_config
 from transformers import AutoModelForSequenceClassification
 
+from jobs import label
 from jobs.engine.ledger import COMPLETE, Ledger
 from jobs.label import LabelConfig, _setting, _versioned, main, run
 from jobs.runs import RunsConfig
@@ -12,6 +13,8 @@ from mkdm.errors import ConfigError, RejectRateError, RunFailedError
 from mkdm.model.folder import model_version
 from mkdm.scoring.scorer import Scorer
 from udfs import labelling
+from udfs.model import read_zoo
+from udfs.scoring import check_model
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +29,31 @@ def zoo(tmp_path_factory, tokenizers, student_folder) -> str:
     teachers = [
         {"id": "one", "model": "one", "precision": "fp32"},
         {"id": "two", "model": "two", "precision": "fp32", "max_tokens": 48},
-        {"id": "ours", "model": student_folder, "precision": "fp32"},
+        {"id": "ours", "model": student_folder},
     ]
     (folder / "zoo.yaml").write_text(yaml.safe_dump({"teachers": teachers}))
     return str(folder / "zoo.yaml")
 
 
-def test_all_teachers_label_in_one_pass_and_one_more_is_added(spark, warehouse, zoo, sample_pairs, texts, capsys):
+def test_all_teachers_label_in_one_pass_and_one_more_is_added(
+    spark, warehouse, zoo, sample_pairs, texts, capsys, monkeypatch
+):
     first = run(spark, LabelConfig(zoo=zoo, warehouse=warehouse.root, teachers="one,two"))
     assert [report.totals.model_loads for report in first] == [2]
     assert (first[0].totals.rows_read, first[0].totals.rows_written) == (300, 600)
     second = run(spark, LabelConfig(zoo=zoo, warehouse=warehouse.root))
     assert [report.totals.rows_written for report in second] == [300]
-    assert "labelling with ours\n" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "labelling with ours\n" in told
+    settled = second[0].run.settings["teacher ours"].partition(" runs_as=")[2]
+    assert settled.startswith("torch:")
+    assert f"ours: auto is {settled} for this run" in told
+    monkeypatch.setattr(label, "settle_in_a_task", None)  # what goes on asks no more
+    state = Ledger(warehouse.table("runs")).states(run_id=second[0].run.run_id)[0]
+    (ours,) = [one for one in read_zoo(zoo) if one.id == "ours"]
+    checked = check_model(ours.model, "auto", ours.precision)
+    assert label._as_in(state, ours, checked).runs_as == settled
+    assert label._as_in(state, ours, checked).model_version == checked.model_version
     folder = zoo.removesuffix("/zoo.yaml")
     scorers = {
         "one": Scorer.load(f"{folder}/one", precision="fp32"),

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from delta_sql import optimise, update
 from deltalake import DeltaTable as Reader
 from deltalake import QueryBuilder
 from pyspark.sql import functions as F
@@ -66,12 +67,12 @@ def test_what_readers_see_from_run_to_run(spark, warehouse, config, sample_pairs
     pairs.append(spark.createDataFrame(new, PAIRS), "new")
     same = "query_id = '{}' AND passage_id = '{}'".format
     old_text = sample_pairs[11]["passage"]
-    pairs.delta().update(same(*keys[10]), {"passage": F.lit("a gasket is a seal")})
-    pairs.delta().update(same(*keys[11]), {"passage": F.lit("something else")})
-    pairs.delta().update(same(*keys[11]), {"passage": F.lit(old_text)})
+    update(pairs, same(*keys[10]), passage="a gasket is a seal")
+    update(pairs, same(*keys[11]), passage="something else")
+    update(pairs, same(*keys[11]), passage=old_text)
     for key in keys[20:23]:
-        pairs.delta().delete(same(*key))
-    pairs.delta().optimize().executeZOrderBy("query_id")
+        pairs.delete(same(*key))
+    optimise(pairs, order_by="query_id")
 
     second = run(spark, but(config, incremental=True))
     assert (second.totals.rows_read, second.totals.rows_written) == (3, 3), "new, new and changed; not changed and back"
@@ -192,7 +193,7 @@ def test_incremental_over_duplicate_keys(spark, warehouse, config, sample_pairs)
     pairs, chosen = warehouse.table("pairs"), but(config, incremental=True)
     pairs.overwrite(spark.createDataFrame([*sample_pairs[:30], {**sample_pairs[0], "passage": "other"}], PAIRS))
     assert run(spark, config).rejects == {"duplicate_key": 1}
-    pairs.delta().delete("passage = 'other'")
+    pairs.delete("passage = 'other'")
     report = run(spark, chosen)
     assert (report.totals.rows_read, report.rejects) == (1, {})
     texts = pairs.read().select("query_id", "passage_id", F.xxhash64("query", "passage")).collect()

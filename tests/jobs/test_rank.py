@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from plans import physical_plan
 
 from jobs.engine import Table
 from jobs.rank import RankConfig, run, transform
@@ -45,7 +46,7 @@ def test_the_best_of_each_query_and_no_more(spark, top_k, partitions):
 def test_a_task_shuffles_at_most_k_rows_of_a_query(spark, warehouse, top_k):
     """One exchange, with the limit below it and no sort of the scores."""
     scores = warehouse.table("scores").read()
-    plan = transform(scores, top_k)._jdf.queryExecution().executedPlan().toString()
+    plan = physical_plan(transform(scores, top_k))
     assert plan.count("Exchange") == 1
     below = plan.split("Exchange")[1]
     assert "partial_collect_top_k" in below
@@ -58,6 +59,6 @@ def test_rows_that_are_missing_are_told(spark, warehouse, student_folder, monkey
     warehouse.table("pairs").overwrite(warehouse.table("pairs").read().limit(40))
     score(spark, ScoreConfig(model=student_folder, warehouse=warehouse.root, precision="fp32"))
     whole = Table.overwrite
-    monkeypatch.setattr(Table, "overwrite", lambda table, rows: whole(table, rows.limit(39)))
+    monkeypatch.setattr(Table, "overwrite", lambda table, rows, **more: whole(table, rows.limit(39), **more))
     with pytest.raises(RunFailedError, match=r"version 1 of .*ranked_passages has 39 rows, not 40"):
         run(spark, RankConfig(warehouse=warehouse.root))

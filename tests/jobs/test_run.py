@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from query_logs import sample_log
 from submitting import ROOT, submit, submit_command
 
-from cluster.session import gives_whole_executors
+from cluster.session import gives_whole_executors, task_slots
 from jobs import run as job
 from jobs.engine import Warehouse
 from jobs.run import RunConfig, run
@@ -128,6 +129,14 @@ def test_a_session_that_is_given_stays_and_what_that_means_is_said(spark, monkey
 
 
 def test_whether_tasks_have_whole_executors_is_asked_of_the_session(spark):
-    cores = spark.sparkContext.defaultParallelism
+    cores = int(re.match(r"local\[(\d+)", spark.conf.get("spark.master"))[1])
     assert gives_whole_executors(spark) is (None if cores == 1 else True)
-    assert gives_whole_executors(object()) is None, "Spark Connect does not tell"
+    assert task_slots(spark) == 1
+
+
+def test_a_session_that_tells_nothing_may_have_tasks_of_any_size(monkeypatch):
+    monkeypatch.setattr("cluster.session.is_connect", lambda _: True)
+    monkeypatch.setattr("cluster.session.setting", lambda spark, name: None)
+    monkeypatch.setattr("cluster.session.default_parallelism", lambda _: 8)
+    assert gives_whole_executors(object()) is None, "as serverless compute"
+    assert task_slots(object()) == 8

@@ -3,11 +3,13 @@
 import ast
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import nbformat
 import pyarrow.parquet as pq
 import pytest
+from connect_server import connect_server
 from deltalake import DeltaTable
 from jupyter_client import KernelManager
 from nbclient import NotebookClient
@@ -27,8 +29,8 @@ QUERIES = 44
 class Tour:
     """A kernel that runs one notebook after the other, each from a clean start in the folder where Jupyter puts it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, remote: str | None = None) -> None:
+        self.folder, self.remote = folder, remote
         rows = pq.read_table(SAMPLE / "pairs.parquet").to_pylist()
         query_ids = list(dict.fromkeys(row["query_id"] for row in rows))
         chosen = set(query_ids[:: len(query_ids) // QUERIES][:QUERIES])
@@ -43,6 +45,7 @@ class Tour:
         """Execute a notebook with these parameters."""
         environment = {f"MKDM_{key.upper()}": str(value) for key, value in given.items()}
         environment["SPARK_CONF_DIR"] = str(self.folder)
+        environment |= {} if self.remote is None else {"SPARK_REMOTE": self.remote}
         notebook = nbformat.read(FOLDER / f"{name}.ipynb", 4)
         for cell in notebook.cells:
             cell["outputs"] = []
@@ -67,11 +70,14 @@ class Outputs:
         self.tables = [data["text/plain"] for data in shown if "text/html" in data]
 
 
-@pytest.fixture(scope="module")
-def tour(tmp_path_factory):
-    started = Tour(tmp_path_factory.mktemp("notebooks"))
-    yield started
-    started.kernel.shutdown_kernel(now=True)
+@pytest.fixture(scope="module", params=["classic", pytest.param("connect", marks=pytest.mark.slow)])
+def tour(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("notebooks")
+    server = connect_server(folder, TINY) if request.param == "connect" else nullcontext()
+    with server as remote:
+        started = Tour(folder, remote)
+        yield started
+        started.kernel.shutdown_kernel(now=True)
 
 
 def test_quick_start(tour):

@@ -86,7 +86,7 @@ def moved(log: Path, since: int) -> tuple[dict[str, int], int]:
 
 def stored(table: Table) -> int:
     """Bytes of the files of a table's newest version."""
-    return int(table.delta().detail().first()["sizeInBytes"])
+    return int(table.detail("sizeInBytes")["sizeInBytes"])
 
 
 def measure(spark: SparkSession, arguments: argparse.Namespace, log: Path, with_passage: bool) -> None:

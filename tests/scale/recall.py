@@ -144,6 +144,13 @@ def candidates(warehouse: Warehouse, questions: Questions) -> pd.DataFrame:
     return found
 
 
+def first_golden(rows: pd.DataFrame, order: str) -> pd.Series:
+    """By query, the rank of its first golden passage."""
+    ranked = rows.sort_values(["query_id", order, "passage_id"], ascending=[True, False, True])
+    place = ranked.groupby("query_id").cumcount() + 1
+    return place[ranked.golden].groupby(ranked.query_id[ranked.golden]).min()
+
+
 def report(found: pd.DataFrame, questions: Questions) -> None:
     found["source"] = found.query_id.map(questions.source)
     for source, rows in [*found.groupby("source"), ("all", found)]:
@@ -151,9 +158,7 @@ def report(found: pd.DataFrame, questions: Questions) -> None:
         print(f"{source}: {len(reach)} queries, {len(rows):,} pairs, golden passage among them for {reach.mean():.1%}")
         able = rows[rows.query_id.isin(reach[reach].index)]
         for order in ("search", "overlap", "bm25", "score"):
-            ranked = able.sort_values(["query_id", order, "passage_id"], ascending=[True, False, True])
-            place = ranked.groupby("query_id").cumcount() + 1
-            first = place[ranked.golden].groupby(ranked.query_id[ranked.golden]).min()
+            first = first_golden(able, order)
             line = f"  {order:<8}"
             for at in AT:
                 hits = int((first <= at).sum())
@@ -162,13 +167,13 @@ def report(found: pd.DataFrame, questions: Questions) -> None:
             print(line)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("data", "model", "work"):
-        parser.add_argument(f"--{name}", required=True)
+def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", choices=("main", "longdocs", "unicode"), default="main")
     parser.add_argument("--queries", type=int, default=60, help="of each source or language")
-    arguments = parser.parse_args()
+
+
+def prepared(arguments: argparse.Namespace) -> tuple[Questions, Warehouse]:
+    """The questions, and a fresh warehouse with the inputs of the funnel."""
     makers = {"main": main_set, "longdocs": longdocs, "unicode": unicode_set}
     questions = makers[arguments.set](Path(arguments.data), arguments.queries)
     work = Path(arguments.work) / arguments.set
@@ -181,8 +186,18 @@ def main() -> None:
         ("query_documents", questions.query_documents, "query_id string, doc_id string, doc_rank int"),
     ):
         warehouse.table(name).overwrite(spark.createDataFrame(rows, schema))
+    return questions, warehouse
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("data", "model", "work"):
+        parser.add_argument(f"--{name}", required=True)
+    add_flags(parser)
+    arguments = parser.parse_args()
+    questions, warehouse = prepared(arguments)
     began = time.monotonic()
-    for one in run(spark, RunConfig(model=arguments.model, warehouse=str(work))):
+    for one in run(warehouse.spark, RunConfig(model=arguments.model, warehouse=warehouse.root)):
         print(f"{one}\n")
     print(f"{time.monotonic() - began:,.0f} s for build-pairs, score and rank\n")
     report(candidates(warehouse, questions), questions)

@@ -31,6 +31,7 @@ from jobs.engine import scoring  # noqa: E402
 from jobs.engine.pairs import read_pairs  # noqa: E402
 from jobs.engine.warehouse import Warehouse  # noqa: E402
 from udfs.scoring import BLOCK_PAIRS, RESULT, _block_scorer  # noqa: E402
+from udfs.workers import one_task  # noqa: E402
 
 COMPILED = "-XX:ReservedCodeCacheSize=240m"
 """By all tiers, as executors do; a session on one machine compiles lightly, and then takes thrice the time."""
@@ -41,6 +42,9 @@ def stand_in(_settings: object) -> Any:
     """In place of `score_udf`: a score from the lengths of the texts, at no cost worth speaking of."""
 
     def score(batches):
+        yield from one_task(results(batches))
+
+    def results(batches):
         for queries, passages, pairs in chain.from_iterable(zip(*batch, strict=True) for batch in batches):
             lengths = [np.array([len(text or "") for text in texts], dtype=np.int32) for texts in (queries, passages)]
             packed = np.asarray(pairs)
@@ -91,10 +95,10 @@ class Meter:
         return int(self._store.executorSummary("driver").totalShuffleWrite())
 
     def core_seconds(self) -> float:
-        """Of this process and all that it started, as far as they live."""
+        """Of this process and all that it started, those that ended included."""
         me = psutil.Process()
         times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
-        return sum(one.user + one.system for one in times)
+        return sum(one.user + one.system + one.children_user + one.children_system for one in times)
 
     def live_heap_mb(self) -> float:
         self._jvm.java.lang.System.gc()
@@ -159,9 +163,11 @@ def measure(
 
     if built is None:
         pairs.append(make_pairs(spark, rows // 200, rows), "more")
-        pairs.delta().update("pmod(xxhash64(passage_id), 200) = 7", {"passage": F.concat("passage", F.lit(" changed"))})
+        changed = "SET passage = concat(passage, ' changed') WHERE pmod(xxhash64(passage_id), 200) = 7"
+        spark.sql(f"UPDATE {pairs.sql_name} {changed}")
     else:
-        pairs.delta().delete("pmod(xxhash64(split_part(passage_id, ':', 1)), 100) = 7")
+        document = "substring_index(passage_id, ':', size(split(passage_id, ':')) - 1)"
+        pairs.delete(f"pmod(xxhash64({document}), 100) = 7")
     began, added_cores = time.monotonic(), meter.core_seconds()
     added = score.run(spark, score.ScoreConfig(**(vars(config) | {"incremental": True, "chunks": "auto"})))
     incremental, added_cores = time.monotonic() - began, meter.core_seconds() - added_cores

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from plans import physical_plan
 from pyspark.sql import functions as F
 from tiny_models import tiny_student
 
@@ -89,7 +90,7 @@ def test_non_finite_score_is_an_error(spark, tokenizers, tmp_path):
 def test_filters_on_the_result_do_not_run_it_twice(spark, student_folder):
     blocks = spark.createDataFrame([(0, ["a"], ["b"], [0])], BLOCKS)
     scored = blocks.withColumn("r", score_udf(settings(student_folder))("queries", "passages", "pairs"))
-    plan = scored.where(F.size("r.error_code") == 0).select("r.score")._jdf.queryExecution().executedPlan().toString()
+    plan = physical_plan(scored.where(F.size("r.error_code") == 0).select("r.score"))
     assert plan.count("ArrowEvalPython") == 1
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from plans import physical_plan
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
@@ -87,7 +88,7 @@ def test_texts_of_passages_come_from_their_table_without_a_join(spark):
         for passage in block.passages:
             of_document.setdefault(passage.passage_id.rpartition(":")[0], set()).add((block.chunk, block.group))
     assert all(len(groups) == 1 for groups in of_document.values()), "a document is in one group"
-    plan = blocks._jdf.queryExecution().executedPlan().toString()
+    plan = physical_plan(blocks)
     assert "Join" not in plan
     assert plan.count("Exchange") == 1
     assert plan.count("Sort [") == 2, "by passage, most rows without their text; then by query"
@@ -95,7 +96,7 @@ def test_texts_of_passages_come_from_their_table_without_a_join(spark):
 
 def test_pairs_are_shuffled_once(spark, sample_pairs):
     blocks = blocks_of(spark.createDataFrame(sample_pairs, PAIRS), 4, chunks=3, parts=2)
-    assert blocks._jdf.queryExecution().executedPlan().toString().count("Exchange") == 1
+    assert physical_plan(blocks).count("Exchange") == 1
 
 
 def test_same_rows_make_the_same_blocks(spark, sample_pairs):

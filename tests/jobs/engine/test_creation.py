@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 from deltalake import DeltaTable as Reader
-from py4j.protocol import Py4JJavaError
 from pyspark.sql.types import StructType
 
-from jobs.engine import Table, Warehouse
+from jobs.engine import FOREIGN, Table, Warehouse
 from jobs.engine.creation import create
 from jobs.engine.schemas import TABLES
 from mkdm.errors import ConfigError
@@ -62,7 +61,7 @@ def test_protocol_of_a_new_table_in_a_catalog_is_the_first(spark):
         scores = Warehouse(spark, "spark_catalog.pinned").output("scores")
     assert scores.detail("minReaderVersion") == {"minReaderVersion": 1}
     assert scores.latest_version() == 0
-    with pytest.raises(Py4JJavaError, match="score_in_0_1"):
+    with pytest.raises(FOREIGN, match="score_in_0_1"):
         scores.append(one_score(spark, 1.5), "wrong")
     spark.sql("DROP SCHEMA pinned CASCADE")
 
@@ -76,7 +75,7 @@ def test_checks_hold_for_every_writer_from_the_first_row_on(spark, tmp_path):
     create(scores, TABLES["scores"])
     assert scores.properties()["delta.constraints.score_in_0_1"] == TABLES["scores"].checks["score_in_0_1"]
     for wrong in (1.5, "NULL"):
-        with pytest.raises(Py4JJavaError, match=r"score_in_0_1|NOT NULL"):
+        with pytest.raises(FOREIGN, match=r"score_in_0_1|NOT NULL"):
             one_score(spark, wrong).write.format("delta").mode("append").save(scores.location)
     scores.append(one_score(spark, 0.5), "right")
     assert scores.read().count() == 1
@@ -90,7 +89,7 @@ def test_table_of_an_earlier_engine_gets_what_it_lacks(spark, tmp_path):
     create(scores, kind)
     assert scores.read().schema.names == kind.schema.names
     assert scores.properties()["delta.enableChangeDataFeed"] == "true"
-    with pytest.raises(Py4JJavaError, match="score_in_0_1"):
+    with pytest.raises(FOREIGN, match="score_in_0_1"):
         scores.append(one_score(spark, 1.5), "wrong")
     assert scores.read().count() == 1
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from delta_sql import update
 from pyspark.sql import functions as F
 from query_logs import sample_log
 
@@ -129,7 +130,7 @@ def test_what_is_not_in_order_is_copied_and_maintain_orders_it(
     monkeypatch.setattr("jobs.engine.chunks.MOST_READS", 2)
     pairs = warehouse.table("pairs")
     rows = pairs.read().collect()
-    pairs.delta().delete()
+    pairs.delete("true")
     spark.createDataFrame(rows, pairs.read().schema).repartition(24, "query_id").write.format("delta").mode(
         "append"
     ).save(pairs.location)
@@ -147,7 +148,7 @@ def test_what_is_not_in_order_is_copied_and_maintain_orders_it(
 def test_rows_without_a_bucket_are_copied_or_refused(spark, warehouse, copied, student_folder, monkeypatch):
     pairs = warehouse.table("pairs")
     spark.sql(f"ALTER TABLE {pairs.sql_name} DROP CONSTRAINT bucket_of_document")  # as an earlier engine made it
-    pairs.delta().update("pmod(xxhash64(query_id), 2) = 0", {"bucket": "NULL"})
+    update(pairs, "pmod(xxhash64(query_id), 2) = 0", bucket=None)
     with pytest.raises(ConfigError, match="--copy-input false is for pairs that mkdm build-pairs of this version"):
         run(spark, config_of(warehouse.root, student_folder, copy_input="false"))
     copies = watched(monkeypatch)

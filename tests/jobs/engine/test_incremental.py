@@ -5,11 +5,12 @@ from collections import Counter
 
 import pytest
 from changing_pairs import SCHEMA, written
+from delta_sql import update
 from deltalake import DeltaTable as Reader
 from pyspark.sql import functions as F
 
-from jobs.engine import Identity, Ledger, RunReport, Totals, Warehouse, chain_of, read_pairs
-from jobs.engine.incremental import begin_to_replace, since
+from jobs.engine import Identity, Ledger, RunReport, Totals, Warehouse, chain_of, commit, incremental, read_pairs
+from jobs.engine.incremental import begin_to_replace, lies_in, places_of, since
 from jobs.engine.ledger import COMPLETE, REPLACING, RunState
 from jobs.engine.schemas import PASSAGES_AT
 from jobs.rank import RankConfig
@@ -86,8 +87,8 @@ def test_what_the_feed_cannot_tell_is_told_by_the_scores(spark, warehouse, confi
     assert f"comparing all pairs with what run {first.run.run_id}" in capsys.readouterr().err
     assert (second.totals.rows_read, of_chain(warehouse, second)) == (0, scored(*rows[:2]))
 
-    warehouse.table("scores").delta().delete("query_id = '1'")
-    pairs.delta().update("query_id = 2", {"passage": F.lit("Rubber.")})
+    warehouse.table("scores").delete("query_id = '1'")
+    update(pairs, "query_id = 2", passage="Rubber.")
     third = run(spark, config)
     assert f"comparing all pairs with what run {second.run.run_id}" in capsys.readouterr().err
     assert (third.totals.rows_read, of_chain(warehouse, third)) == (2, scored(*rows[:2]))
@@ -114,7 +115,7 @@ def test_feed_that_was_vacuumed_is_refused_and_nothing_taken_out(spark, warehous
     put(warehouse, A, B)
     first = run(spark, config)
     pairs = warehouse.table("pairs")
-    pairs.delta().update("passage_id = 'a'", {"passage": F.lit("Rubber.")})
+    update(pairs, "passage_id = 'a'", passage="Rubber.")
     shutil.rmtree(f"{pairs.location}/_change_data")
     version = pairs.latest_version()
     with pytest.raises(InputError, match=rf"does not tell what changed from version {version} to {version}: .*VACUUM"):
@@ -134,8 +135,8 @@ def test_passage_that_comes_back_is_scored(spark, warehouse, config):
     assert of_chain(warehouse, first) == scored(A, B) + Counter({("q", "c", "null_passage"): 1})
     assert first.run.input_versions["passages"] == f"{passages.table_id()}@{passages.latest_version()}"
     passages.append(spark.createDataFrame(texts[2:], of_texts), "more")
-    passages.delta().delete("passage_id = 'a'")
-    passages.delta().update("passage_id = 'b'", {"ordinal": F.lit(7)})
+    passages.delete("passage_id = 'a'")
+    update(passages, "passage_id = 'b'", ordinal=7)
     second = run(spark, config)
     assert second.totals.rows_read == 2
     assert of_chain(warehouse, second) == scored(B, C) + Counter({("q", "a", "null_passage"): 1})
@@ -145,7 +146,7 @@ def test_run_whose_rows_were_replaced_is_not_taken_for_complete(spark, warehouse
     put(warehouse, A, B)
     version = warehouse.table("pairs").latest_version()
     first = run(spark, config)
-    warehouse.table("pairs").delta().delete("passage_id = 'a'")
+    warehouse.table("pairs").delete("passage_id = 'a'")
     run(spark, config)
     back = but(config, pairs_version=version, incremental=False)
     with pytest.raises(ConfigError, match=f"run {first.run.run_id} was replaced in part by an incremental run: give"):
@@ -169,3 +170,41 @@ def test_two_runs_that_replace_rows_of_the_same_one(warehouse):
     with pytest.raises(RunFailedError, match="run r1 has begun to replace rows of run base too: start this one again"):
         begin_to_replace(ledger, runs[1])
     assert RunState.of(ledger.rows(run_id="r2")).state == REPLACING
+
+
+def test_a_document_that_changes_touches_its_own_files_of_scores(spark, warehouse, config, monkeypatch):
+    """Scores lie by passage: the merge that takes old rows out looks at the files of these documents alone."""
+    monkeypatch.setattr(commit, "SCORES_PER_FILE", 10)
+    rows = [
+        (f"q{q}", f"d{d:02d}:{p}", "what is a gasket", f"{d} {p} a seal.")
+        for d in range(20)
+        for p in "ab"
+        for q in "xy"
+    ]
+    put(warehouse, *rows)
+    run(spark, config)
+    files = set(warehouse.table("scores").read().inputFiles())
+    assert len(files) == 8
+    changed = [(*row[:3], "Rubber.") if row[1].startswith("d07:") else row for row in rows]
+    warehouse.table("pairs").delta().update("passage_id LIKE 'd07:%'", {"passage": F.lit("Rubber.")})
+    second = run(spark, config)
+    assert (second.totals.rows_read, of_chain(warehouse, second)) == (4, scored(*changed))
+    merge = warehouse.table("scores").delta().history().where("operation = 'MERGE'").first()["operationMetrics"]
+    assert int(merge["numTargetRowsDeleted"]) == 4
+    assert len(files - set(warehouse.table("scores").read().inputFiles())) <= 2, "the others are as they were"
+    assert int(merge["numTargetFilesBeforeSkipping"]) - int(merge["numTargetFilesAfterSkipping"]) >= 6
+
+
+def test_ranges_hold_all_passages_of_the_keys(spark, monkeypatch):
+    monkeypatch.setattr(incremental, "MOST_RANGES", 3)
+    names = [f"d{d}:{p}'\\" for d in range(8) for p in "cab"] + ["alone", "ä:1"]
+    keys = spark.createDataFrame([("q", name) for name in names], "query_id string, passage_id string")
+    places = places_of(keys)
+    assert len(places) <= 3
+    assert keys.where(lies_in(places, "passage_id")).count() == len(names)
+    others = spark.createDataFrame([("a",), ("d9:a",), (None,)], "passage_id string")
+    assert others.where(lies_in(places, "passage_id")).isEmpty()
+    assert places_of(keys.union(spark.createDataFrame([("q", None)], keys.schema))) is None
+    assert others.where(lies_in(places_of(keys.limit(0)), "passage_id")).isEmpty()
+    monkeypatch.setattr(incremental, "MOST_DOCUMENTS", 9)
+    assert places_of(keys) is None

@@ -1,3 +1,6 @@
+import pytest
+
+from cluster.classic import row_counter
 from jobs.engine import progress as module
 from jobs.engine import score_pairs
 from jobs.engine.progress import progress
@@ -5,9 +8,10 @@ from mkdm.model.folder import model_version
 from udfs.scoring import ScoringSettings
 
 
+@pytest.mark.classic
 def test_rows_of_blocks_are_counted_as_python_returns_them(spark, student_folder, sample_pairs):
     settings = ScoringSettings(student_folder, model_version(student_folder))
-    rows_done = module._row_counter(spark)
+    rows_done = row_counter(spark)
     assert rows_done() == 0
     score_pairs(spark.createDataFrame(sample_pairs), settings, 3).write.format("noop").mode("overwrite").save()
     assert rows_done() == 300

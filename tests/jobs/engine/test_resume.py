@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from delta_sql import optimise, vacuum_all
 from pyspark.sql.pandas.functions import pandas_udf
 from tiny_models import tiny_student
 
@@ -133,10 +134,8 @@ def test_input_overwritten_optimised_and_vacuumed_in_mid_run(
 
     def replace_input() -> None:
         pairs.overwrite(spark.createDataFrame([{**pair, "query": "other"} for pair in sample_pairs[:7]]))
-        pairs.delta().optimize().executeCompaction()
-        spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
-        pairs.delta().vacuum(0)
-        spark.conf.unset("spark.databricks.delta.retentionDurationCheck.enabled")
+        optimise(pairs)
+        vacuum_all(pairs)
 
     before = set(Path(pairs.location).glob("*.parquet"))
     after_first_chunk(replace_input)

@@ -2,7 +2,7 @@ import pytest
 from benchmark_figures import benchmark_results, side
 
 from jobs.reports.benchmark_report import draw_chart, summary
-from jobs.reports.benchmark_results import BenchmarkResults
+from jobs.reports.benchmark_results import BenchmarkResults, LatencyResult
 from mkdm.errors import InputError
 
 
@@ -31,6 +31,15 @@ def test_summary_by_hand():
     ) in text
     assert "student 3 × 768, student, widened 2 × with the same scores" in text
     assert "fastest matrix products, GFLOP/s: fp32 200, bf16 400" in text
+
+
+def test_latency_is_told_as_multiples_of_the_base():
+    latency = [*benchmark_results().latency]
+    latency += [LatencyResult("CrossEncoder:fp32", "fp32", layers, [20.0], 50.0, 60.0) for layers in (1, 3)]
+    lines = [line.split() for line in summary(benchmark_results(latency=latency)).splitlines()]
+    assert ["scorer:torch:bf16", "5.00", "2.00"] in lines
+    assert ["CrossEncoder:fp32", "1.00", "1.00"] in lines
+    assert "× CrossEncoder:fp32\n" not in summary(benchmark_results()), "nothing to compare with"
 
 
 def test_summary_without_the_base_or_a_peak_leaves_them_open():

@@ -14,7 +14,7 @@ from mkdm.export.openvino_export import ExportSettings, export_model
 from mkdm.export.quality_gate import ValidationPairs
 from mkdm.model.checkpoint import save_checkpoint
 from mkdm.model.ir_files import BY_SPEED, check_backend, read_export
-from mkdm.scoring import openvino_backend
+from mkdm.scoring import machine
 from mkdm.scoring.scorer import Scorer
 
 openvino = pytest.importorskip("openvino")
@@ -91,13 +91,13 @@ def test_same_seed_makes_the_same_files(exported_folder, texts, validation, tmp_
 def test_auto_takes_the_fastest_that_passed(exported_folder, tmp_path, monkeypatch):
     folder = Path(shutil.copytree(exported_folder, tmp_path / "student"))
     record = folder / "openvino" / "export.json"
-    monkeypatch.setattr(openvino_backend, "_cpu_flags", lambda: {"avx2", "avx512_vnni"})
+    monkeypatch.setattr(machine, "cpu_flags", lambda: {"avx2", "avx512_vnni"})
     assert Scorer.load(folder).precision == "int8"
-    monkeypatch.setattr(openvino_backend, "_cpu_flags", lambda: {"avx2"})
+    monkeypatch.setattr(machine, "cpu_flags", lambda: {"avx2"})
     fastest = next(name for name in BY_SPEED if name in PRECISIONS and name != "int8")
     assert Scorer.load(folder).precision == fastest, "int8 is not quick without instructions of its own"
     monkeypatch.undo()
-    assert openvino_backend._cpu_flags() & {"fpu", "fp"}
+    assert machine.cpu_flags() & {"fpu", "fp"}
     assert Scorer.load(folder, "torch", "fp32").precision == "fp32"
     fields = json.loads(record.read_text())
     fields["exported"]["int8"]["passed"] = False  # as if forced

@@ -15,7 +15,7 @@ from training_sets import learnable, write_training_set
 from transformers import AutoModel
 
 from mkdm.errors import ConfigError, InputError, ModelError, TrainingError
-from mkdm.model.folder import tokenizer_version
+from mkdm.model.folder import model_folders, model_version, pinned_models, tokenizer_version
 from mkdm.model.student import MkdmModel
 from mkdm.scoring.scorer import Scorer
 from mkdm.train.config import TrainConfig
@@ -259,7 +259,8 @@ def test_full_disk_leaves_the_last_state_whole(settings, monkeypatch):
 
 def test_mlflow_in_a_local_folder(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlflow")
-    settings |= {"epochs": 1, "mlflow_experiment": "relevance"}
+    monkeypatch.setenv("MKDM_CACHE", str(tmp_path / "cache"))
+    settings |= {"epochs": 1, "mlflow_experiment": "relevance", "register": "student", "register_alias": "champion"}
     best = train(TrainConfig(**settings))
     import mlflow
 
@@ -267,6 +268,13 @@ def test_mlflow_in_a_local_folder(settings, tmp_path, monkeypatch):
     assert run.info.status == "FINISHED"
     assert run.data.metrics["auc"] <= best["auc"]
     assert "losses/soft.e5." in run.data.metrics
+    location, origin = pinned_models("models:/student@champion")
+    assert origin["registered_run"] == run.info.run_id
+    assert run.data.metrics["valid.auc"] == best["auc"]
+    assert model_version(model_folders(location)[0]) == model_version(settings["output"])
+    assert train(TrainConfig(**settings)) == best  # finished, and registered
+    assert len(mlflow.MlflowClient().search_model_versions("name='student'")) == 1
+    mlflow.set_tracking_uri(None)
 
 
 def faults(settings: dict, tmp_path: Path) -> dict[str, tuple[dict, type[Exception], str]]:
