@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 BLOCK = (250, 370)
-"""Queries and passages of the block: a passage is in about as many pairs, and so is a query, as in the shared funnel."""
+"""Queries and passages of the block: a passage, and a query, is in about as many pairs as in the shared funnel."""
 PEER_PAIRS = 20_000
 FILE = "rates.json"
 
