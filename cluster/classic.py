@@ -52,6 +52,13 @@ def is_delta_table(spark: SparkSession, location: str) -> bool:
     return bool(DeltaTable.isDeltaTable(spark, location))
 
 
+def require_named_delta_table(spark: SparkSession, sql_name: str) -> None:
+    """Have Delta Lake refuse a name of the catalog that is a view, or a table of another format."""
+    from delta.tables import DeltaTable
+
+    DeltaTable.forName(spark, sql_name)
+
+
 class HadoopStorage:
     """Storage as Hadoop's FileSystem gives it; see `cluster.storage.Storage`."""
 

@@ -47,6 +47,7 @@ def connect_server(folder: Path, conf: dict[str, str], cores: int = 2) -> Iterat
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m",
         "spark.task.cpus": str(cores),
         "spark.databricks.delta.snapshotPartitions": "1",
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(cores),  # VACUUM would start 10,000 tasks
         "spark.connect.grpc.binding.address": HOST,
         "spark.connect.grpc.binding.port": str(port),
         "spark.connect.progress.reportInterval": "200ms",

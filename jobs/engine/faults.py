@@ -43,6 +43,8 @@ FAULTS: dict[str, tuple[type[MkdmError], str]] = {
         "it is a view, or a table of another format than Delta: give a Delta table, or the files beneath it with their "
         "ending",
     ),
+    "EXPECT_TABLE_NOT_VIEW": (InputError, "it is a view: give a Delta table"),
+    "DELTA_ONLY_OPERATION": (InputError, "it is a table of another format: give a Delta table"),
     "DELTA_TABLE_NOT_FOUND": (InputError, "give the place of a Delta table"),
     "DELTA_PATH_DOES_NOT_EXIST": (InputError, "give the place of a Delta table"),
     "TABLE_OR_VIEW_NOT_FOUND": (InputError, "give the name of a table that is there, whole: CATALOG.SCHEMA.TABLE"),

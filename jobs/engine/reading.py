@@ -48,7 +48,12 @@ class ReadableTable(Place):
         return found.properties if found else dict(self.detail("properties")["properties"])
 
     def _seen(self, rows: DataFrame | None = None) -> Snapshot | None:
-        return snapshot_of(self._reader(self.spark.read) if rows is None else rows)
+        found = snapshot_of(self._reader(self.spark.read) if rows is None else rows)
+        if found is None and self.in_catalog and not is_connect(self.spark):
+            from cluster.classic import require_named_delta_table
+
+            require_named_delta_table(self.spark, self.sql_name)
+        return found
 
     def _newest(self) -> int:
         return int(self.history(1).first()["version"])  # type: ignore[index]

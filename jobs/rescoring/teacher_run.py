@@ -7,7 +7,7 @@ each pair of the heads has a row in `rescored`, of this run or of one that it ad
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -39,6 +39,8 @@ from jobs.rescoring.flags import NamedTeacher, RescoreFlags, teacher_of
 from mkdm.columns import CONTENT_HASH, PAIR, PAIR_KEY, PASSAGE, PASSAGE_ID, QUERY, RUN_ID
 from mkdm.errors import InputError
 from udfs.imports import import_ahead
+from udfs.precision import settle_in_a_task
+from udfs.scoring import RUNS_AS
 
 RESCORE_JOB = "rescore"
 """The job of the runs that write `rescored`."""
@@ -103,6 +105,10 @@ def rescore_heads(
         base_run = None if base is None else base.run.run_id
         if state is not None:
             base_run = state.run.input_versions.get(BASE_RUN)
+        earlier = state or (by_run[base_run] if base_run is not None else None)
+        if earlier is not None:  # its teacher goes on at the precision that it had
+            runs_as = earlier.run.settings.get(RUNS_AS)
+            teacher = replace(teacher, checked=replace(teacher.checked, runs_as=runs_as))
         report = _read_heads(warehouse, ledger, flags, teacher, scored, best, state, _chain(by_run, base_run), outputs)
     return Rescoring(
         report=report,
@@ -113,7 +119,7 @@ def rescore_heads(
 
 
 def _of_teacher(state: RunState) -> dict[str, str]:
-    return {name: value for name, value in state.run.settings.items() if name != TOP}
+    return {name: value for name, value in state.run.settings.items() if name not in (TOP, RUNS_AS)}
 
 
 def _heads_of(state: RunState) -> tuple[str | None, str | None]:
@@ -164,9 +170,13 @@ def _read_heads(
     try:
         if count:
             import_ahead(spark, checked, task_slots(spark))
+        if count and state is None and checked.precision == "auto" and checked.runs_as is None:
+            runs_as, told = settle_in_a_task(spark, checked)
+            say(told)
+            checked = replace(checked, runs_as=runs_as)
         if state is None:
             versions = job.pairs.versions | {SCORED_BY: scored.run.run_id} | ({BASE_RUN: base[0]} if base else {})
-            settings = teacher.settings | {TOP: str(flags.rescore_top)}
+            settings = teacher.settings | checked.settled_setting | {TOP: str(flags.rescore_top)}
             state = job.start(Identity(RESCORE_JOB, settings, versions, checked.model_version), count)
         return complete(state, pairs)
     finally:

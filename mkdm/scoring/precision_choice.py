@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdm.errors import MachineError, ModelError
-from mkdm.model import PLAIN, Prompting, backend_for, folder_of, model_folders, model_version, read_export
+from mkdm.model import PLAIN, Prompting, backend_for, folder_of, missing, model_folders, model_version, read_export
 from mkdm.scoring.backend_choice import load_backend
 from mkdm.scoring.machine import has_gpu, machine_name, multiplies_bf16, multiplies_int8
 from mkdm.scoring.scorer import Scorer
@@ -142,12 +142,14 @@ def candidates(folder: str | Path, backend: str = "auto", prompting: Prompting =
         found += [Candidate(torch_like, "fp32")] if "fp32" not in there else []
         if export is None and _has_bf16(torch_like) and not _refused(folder, "bf16"):
             found.append(Candidate(torch_like, "bf16", UNJUDGED_GAIN))
-    if not found:  # then loading says why
-        load_backend(folder, backend, "auto", prompting=prompting)
+    if not found and export is not None and export.choose("auto") == "int8":
         raise ModelError(
             f"{folder} has no IR file but int8 for auto, and {machine_name()} does not multiply that exactly: run "
             f"mkdm export-model on it for fp32 too, or name --precision int8"
         )
+    if not found:
+        load_backend(folder, backend, "auto", prompting=prompting)  # says why
+        raise ModelError(missing(folder, export, "auto"))
     return sorted(found, key=lambda way: ("fp32", "bf16", "int8").index(way.precision))
 
 

@@ -155,7 +155,7 @@ def test_a_file_is_scored_by_the_command_without_a_jvm(server, student_folder, t
     assert done.returncode == 0, done.stdout + done.stderr
     found = Reader(str(tmp_path / "w" / "scores")).to_pyarrow_table().to_pylist()
     assert [(row["query_id"], row["passage_id"]) for row in found] == [("1", "a")]
-    assert [row["error_code"] for row in rows_at(tmp_path / "w" / "rejected_pairs")] == ["empty_passage"]
+    assert [row["error_code"] for row in rows_at(tmp_path / "w" / "rejected_pairs")] == ["null_passage"]
 
 
 def rows_at(folder) -> list[dict]:

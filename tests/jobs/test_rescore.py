@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from delta_sql import update
 from deltalake import DeltaTable as Reader
-from pyspark.sql import functions as F
 from query_logs import sample_log
 from tiny_models import tiny_student
 
@@ -136,7 +136,7 @@ def test_the_life_of_rescored_lists(spark, warehouse, pairs, scored, config, cap
     published = rows_of(warehouse, "ranked_passages")
     by_run = published.groupby("run_id").size().to_dict()
     assert by_run == {first.run_id: 5 * TOP + 2, report.run_id: 5 * 2}
-    log = warehouse.table("ranked_passages").delta().history(1).collect()[0]["userMetadata"]
+    log = warehouse.table("ranked_passages").history(1).collect()[0]["userMetadata"]
     kept = Calibration(*map(tuple, json.loads(log)["calibration"]))
 
     # another text for the first passage of one list, and for the last of another, which was in no head
@@ -145,7 +145,7 @@ def test_the_life_of_rescored_lists(spark, warehouse, pairs, scored, config, cap
     for query, place in ((queries[0], 0), (queries[1], -1)):
         passage = by_student[by_student["query_id"] == query]["passage_id"].iloc[place]
         same = f"query_id = '{query}' AND passage_id = '{passage}'"
-        warehouse.table("pairs").delta().update(same, {"passage": F.lit("a gasket is a seal")})
+        update(warehouse.table("pairs"), same, passage="a gasket is a seal")
     score(spark, scored)
     with pytest.raises(InputError, match=f"an incremental run has replaced scores of run {report.run_id}"):
         rank(spark, but(long, run_id=report.run_id))
@@ -227,7 +227,7 @@ def test_rejects_keep_the_student_s_score_and_are_told(spark, warehouse, pairs, 
     lengths = {pair["query_id"]: len(pair["query"].split()) for pair in pairs[:-2]}
     longest = max(lengths, key=lambda one: lengths[one])
     text = next(pair["query"] for pair in pairs if pair["query_id"] == longest) + " gasket" * 60
-    warehouse.table("pairs").delta().update(f"query_id = '{longest}'", {"query": F.lit(text)})
+    update(warehouse.table("pairs"), f"query_id = '{longest}'", query=text)
     score(spark, scored)
     zoo = tmp_path / "zoo.yaml"
     zoo.write_text(
@@ -285,7 +285,7 @@ def test_pairs_of_a_file_and_texts_that_are_gone(spark, warehouse, pairs, studen
     flags = {"warehouse": warehouse.root, "pairs": str(mine)}
     scores = ScoreConfig(model=student_folder, precision="fp32", **flags)
     assert score(spark, scores).rejects == {"duplicate_key": 1}
-    warehouse.table("pairs").delta().update(set={"passage": F.lit("a gasket is a seal")})
+    update(warehouse.table("pairs"), "true", passage="a gasket is a seal")
     with pytest.raises(InputError, match=r"pairs has no more the texts of \d+ of the 22 pairs that the teacher"):
         rank(spark, config)
     assert rescoring_runs(warehouse) == []

@@ -186,7 +186,7 @@ def test_a_document_that_changes_touches_its_own_files_of_scores(spark, warehous
     files = set(warehouse.table("scores").read().inputFiles())
     assert len(files) == 8
     changed = [(*row[:3], "Rubber.") if row[1].startswith("d07:") else row for row in rows]
-    warehouse.table("pairs").delta().update("passage_id LIKE 'd07:%'", {"passage": F.lit("Rubber.")})
+    update(warehouse.table("pairs"), "passage_id LIKE 'd07:%'", passage="Rubber.")
     second = run(spark, config)
     assert (second.totals.rows_read, of_chain(warehouse, second)) == (4, scored(*changed))
     merge = warehouse.table("scores").delta().history().where("operation = 'MERGE'").first()["operationMetrics"]

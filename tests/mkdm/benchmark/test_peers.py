@@ -33,8 +33,11 @@ def test_plain_model_gives_the_students_scores(tokenizers, texts, tmp_path, teac
 
 @pytest.fixture
 def plain(tokenizers, texts, tmp_path):
-    """A plain folder of a student, 60 pairs, and the scores that plain transformers gives them."""
-    student, tokenizer = tiny_student("bert", tokenizers["bert"], ("bge", "e5"), 0.9), tokenizers["bert"]
+    """A plain folder of a student, 60 pairs, and the scores that plain transformers gives them.
+
+    It takes the 384 tokens that sentence-transformers calibrates with.
+    """
+    student, tokenizer = tiny_student("bert", tokenizers["bert"], ("bge", "e5"), tokens=384), tokenizers["bert"]
     save_plain(student, tokenizer, tmp_path / "plain")
     folder, queries, passages = str(tmp_path / "plain"), texts[0][:60], texts[1][:60]
     return folder, queries, passages, transformers(folder, "fp32")(queries, passages)
