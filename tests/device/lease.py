@@ -22,7 +22,7 @@ import yaml
 from choice import FIRST, choose_files
 from labels import complete, keep, label, read_kept, use
 from packing import SMALL, pack, restore
-from rates import measure_rates
+from rates import BLOCK, measure_rates
 from sets import KEY, read_pairs, write_set, write_sets
 
 from mkdm.train import MANIFEST
@@ -47,6 +47,7 @@ class Lease:
         encoders: by name, as `mkdm.experiments` takes them.
         share: of the queries of all sets.
         chosen: unlabelled pairs at most.
+        block: queries and passages of the pairs that rates are of.
         ends: when time is up, by `time.monotonic`.
     """
 
@@ -60,6 +61,7 @@ class Lease:
     share: float = 1.0
     chosen: int = 300_000
     parallel: int = 3
+    block: tuple[int, int] = BLOCK
 
     @property
     def left(self) -> float:
@@ -203,7 +205,7 @@ def rates(lease: Lease) -> None:
     runs = [lease.work / "students" / "runs" / f"{name}-0" for name in lease.student_names()]
     runs = [folder for folder in runs if (folder / "model.safetensors").exists()]
     try:
-        measure_rates(runs, lease.pairs, lease.work, lambda: lease.left)
+        measure_rates(runs, lease.pairs, lease.work, lambda: lease.left, lease.block)
     except subprocess.TimeoutExpired:
         raise TimeIsUpError from None
 
@@ -277,6 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--share", type=float, default=1.0, help="share of the queries")
     parser.add_argument("--chosen", type=int, default=300_000, help="unlabelled pairs")
     parser.add_argument("--parallel", type=int, default=3, help="runs at once")
+    parser.add_argument("--block", type=int, nargs=2, default=BLOCK, help="queries and passages that rates are of")
     parser.add_argument("--teachers", type=Path, default=HERE / "teachers.yaml")
     parser.add_argument("--students", type=Path, default=HERE / "students.yaml")
     given = parser.parse_args(argv)
@@ -299,6 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             share=given.share,
             chosen=given.chosen,
             parallel=given.parallel,
+            block=tuple(given.block),
         )
     )
     print("all done" if done else "not all done: the same command goes on", flush=True)

@@ -9,37 +9,40 @@ from typing import Any
 
 import pandas as pd
 
-QUERIES, PASSAGES = 250, 370
-"""Of the block: a passage in about as many pairs, and a query in about as many, as in the shared funnel."""
+BLOCK = (250, 370)
+"""Queries and passages of the block: a passage, and a query, is in about as many pairs as in the shared funnel."""
 PEER_PAIRS = 20_000
 FILE = "rates.json"
 
 
-def write_block(test_pairs: pd.DataFrame, file: Path, queries: int = QUERIES, passages: int = PASSAGES) -> pd.DataFrame:
+def write_block(test_pairs: pd.DataFrame, file: Path, block: tuple[int, int] = BLOCK) -> pd.DataFrame:
     """Write every pair of some test queries with some test passages, as many of each source; returns them."""
     rows = []
-    each = test_pairs.source.nunique()
+    each, (queries, passages) = test_pairs.source.nunique(), block
     for _, source in test_pairs.groupby("source"):
         some = source.drop_duplicates("query_id")[["query_id", "query"]].head(-(-queries // each))
         texts = source.drop_duplicates("passage_id")[["passage_id", "passage"]].head(-(-passages // each))
         rows.append((some, texts))
-    block = pd.concat([one for one, _ in rows]).merge(pd.concat([one for _, one in rows]), how="cross")
-    block.to_parquet(file, index=False)
-    return block
+    crossed = pd.concat([one for one, _ in rows]).merge(pd.concat([one for _, one in rows]), how="cross")
+    crossed.to_parquet(file, index=False)
+    return crossed
 
 
-def measure_rates(runs: list[Path], pairs: Path, work: Path, left: Callable[[], float]) -> dict[str, Any]:
+def measure_rates(
+    runs: list[Path], pairs: Path, work: Path, left: Callable[[], float], shape: tuple[int, int] = BLOCK
+) -> dict[str, Any]:
     """Measure what is missing in `rates.json` below the work folder.
 
     Args:
         runs: folders of students; the first one's weights are the peer's.
         pairs: folder with the test split's pairs.
         left: seconds that there are.
+        shape: queries and passages of the block.
     """
     file, block = work / FILE, work / "block.parquet"
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     if not block.exists():
-        write_block(pd.read_parquet(pairs / "test" / "pairs.parquet"), block)
+        write_block(pd.read_parquet(pairs / "test" / "pairs.parquet"), block, shape)
     size = len(pd.read_parquet(block, columns=["query_id"]))
     for run in runs:
         if run.name not in found:

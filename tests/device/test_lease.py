@@ -152,6 +152,14 @@ def test_what_comes_back_is_small_files_and_goes_back_whole(tmp_path, monkeypatc
     assert packing.pack(work, tmp_path / "two", ["bge-a-0"], small=False) == ["bge-a-0"]
 
 
+def test_rates_are_of_every_query_with_every_passage(tmp_path, pairs_folder):
+    from rates import write_block
+
+    block = write_block(pd.read_parquet(pairs_folder / "test" / "pairs.parquet"), tmp_path / "block.parquet", (8, 12))
+    assert (block.query_id.nunique(), block.passage_id.nunique(), len(block)) == (8, 12, 96)
+    assert pd.read_parquet(tmp_path / "block.parquet").equals(block)
+
+
 def test_the_plans_name_what_there_is():
     teachers, students = Plan.read(str(HERE / "teachers.yaml")), Plan.read(str(HERE / "students.yaml"))
     names = [run.name for run in teachers.runs]
@@ -167,7 +175,7 @@ def test_a_lease_that_is_cut_off_goes_on(tmp_path, pairs_folder, encoders):
 
     def command(work: str, out: Path, *more: str) -> list[str]:
         folders = [str(folder) for folder in (pairs_folder, encoders, tmp_path / work, out)]
-        flags = ["--seconds", "600", "--chosen", "60", "--parallel", "1", *more]
+        flags = ["--seconds", "600", "--chosen", "60", "--parallel", "1", "--block", "20", "30", *more]
         return [str(HERE / "lease.sh"), *folders, *flags]
 
     environment = os.environ | {"PYTHON": "python"}

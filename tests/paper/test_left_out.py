@@ -1,6 +1,7 @@
 """The sets and the plan that leave one source out, and what their figures stand beside."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,7 @@ def test_a_left_out_source_is_in_no_set_of_its_runs(data, tmp_path):
     assert "bm25_rank" in pd.read_parquet(tmp_path / "unlabelled" / "pairs.parquet")
 
 
-def test_a_cosine_is_that_of_the_encoder(data, tmp_path):
+def test_a_cosine_is_that_of_the_encoder(data, tmp_path, monkeypatch, capsys):
     tokenizer = load_tokenizer(SAMPLE / "student")
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -71,15 +72,11 @@ def test_a_cosine_is_that_of_the_encoder(data, tmp_path):
     rows[["query_id", "passage_id", "query", "passage", "source"]].to_parquet(tmp_path / "pairs.parquet")
     labels = rows.rename(columns={"label": "golden_label"})[["query_id", "passage_id", "golden_label"]]
     labels.to_parquet(tmp_path / "golden_labels.parquet")
-    command = [
-        sys.executable,
-        str(HERE / "cosine.py"),
-        "--encoder",
-        str(tmp_path / "encoder"),
-        "--pairs",
-        str(tmp_path),
-    ]
-    told = json.loads(subprocess.run([*command, "--pooling", "mean"], check=True, capture_output=True).stdout)
+    folders = ["--encoder", str(tmp_path / "encoder"), "--pairs", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["cosine.py", *folders, "--pooling", "mean"])
+    capsys.readouterr()
+    runpy.run_path(str(HERE / "cosine.py"), run_name="__main__")
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
 
     def vector(text: str) -> torch.Tensor:
         with torch.inference_mode():
