@@ -44,7 +44,11 @@ ELSEWHERE = {
     "SPARK_CONF_DIR=cluster/TARGET spark-submit": "tests/cluster/test_targets.py",
 }
 """Commands that need minutes, a good model, a cluster or a network, by how they begin, and what runs them."""
-OTHERS = {"pytest": {"--slow"}, "pip": {"--no-deps", "--require-hashes", "--requirement"}, "ruff": {"--fix"}}
+OTHERS = {
+    "pytest": {"--slow", "--connect"},
+    "pip": {"--no-deps", "--require-hashes", "--requirement"},
+    "ruff": {"--fix"},
+}
 """Flags in the documents of tools that are not ours."""
 PLACEHOLDER = re.compile(r"\b[A-Z]{4,}\b(?!\.md)")
 """In a path, what the reader puts something of their own for, such as jobs/NAME.py."""
