@@ -9,7 +9,8 @@ here=$(cd "$(dirname "$0")/../.." && pwd)
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 
-tar -C "$here" --exclude=__pycache__ -cf - cluster jobs mkdm udfs setup.cfg pyproject.toml README.md LICENSE | tar -C "$copy" -xf -
+tar -C "$here" --exclude=__pycache__ -cf - cluster jobs mkdm udfs setup.cfg pyproject.toml README.md LICENSE \
+    | tar -C "$copy" -xf -
 # Of what the package needs alone: the lines of its extras stay as they are.
 sed -i '/^install_requires/,/^\[/{/^    \(pyspark\|delta-spark\|torch\)>/d}' "$copy/setup.cfg"
 "$python" -m pip wheel --quiet --no-deps --disable-pip-version-check --wheel-dir "$out" "$copy"

@@ -13,6 +13,8 @@ from mkdm.errors import ConfigError
 _DEFAULTS = "spark.databricks.delta.properties.defaults"
 _CHECK = "delta.constraints."
 """How the table property of a check begins, by which a new table has its checks from its one commit on."""
+_LAST_OF_TWO_BYTES = 0xFFFF
+"""In UTF-16; Delta's parser looks for CLUSTER BY of CREATE TABLE one letter off for each other one before it."""
 
 
 def create(table: Table, kind: TableKind) -> None:
@@ -89,7 +91,11 @@ def _create_empty(table: Table, kind: TableKind) -> None:
     columns = ", ".join(
         f"{field.name} {field.dataType.simpleString()}{'' if field.nullable else ' NOT NULL'}" for field in kind.schema
     )
-    clause = f" CLUSTER BY ({kind.cluster_by})" if kind.cluster_by else ""
+    by = f" CLUSTER BY ({kind.cluster_by})" if kind.cluster_by else ""
+    at_once = all(ord(one) <= _LAST_OF_TWO_BYTES for one in table.sql_name)
+    clause = by if at_once else ""
     pairs = ", ".join(f"{literal(name)} = {literal(value)}" for name, value in properties.items())
     clause += f" TBLPROPERTIES ({pairs})"
     table.spark.sql(f"CREATE TABLE IF NOT EXISTS {table.sql_name} ({columns}) USING delta{clause}")
+    if by and not at_once:
+        table.spark.sql(f"ALTER TABLE {table.sql_name}{by}")

@@ -10,7 +10,7 @@ from deltalake import DeltaTable as Reader
 from pyspark.sql import functions as F
 
 from jobs.engine import Identity, Ledger, RunReport, Totals, Warehouse, chain_of, commit, incremental, read_pairs
-from jobs.engine.incremental import begin_to_replace, lies_in, places_of, since
+from jobs.engine.incremental import begin_to_replace, lies_in, near, places_of, since
 from jobs.engine.ledger import COMPLETE, REPLACING, RunState
 from jobs.engine.schemas import PASSAGES_AT
 from jobs.rank import RankConfig
@@ -189,10 +189,11 @@ def test_a_document_that_changes_touches_its_own_files_of_scores(spark, warehous
     update(warehouse.table("pairs"), "passage_id LIKE 'd07:%'", passage="Rubber.")
     second = run(spark, config)
     assert (second.totals.rows_read, of_chain(warehouse, second)) == (4, scored(*changed))
-    merge = warehouse.table("scores").delta().history().where("operation = 'MERGE'").first()["operationMetrics"]
+    merge = warehouse.table("scores").history().where("operation = 'MERGE'").first()["operationMetrics"]
     assert int(merge["numTargetRowsDeleted"]) == 4
     assert len(files - set(warehouse.table("scores").read().inputFiles())) <= 2, "the others are as they were"
-    assert int(merge["numTargetFilesBeforeSkipping"]) - int(merge["numTargetFilesAfterSkipping"]) >= 6
+    keys = spark.createDataFrame(rows[28:32], SCHEMA).select(*PAIR_KEY)
+    assert 1 <= len(near(warehouse.table("scores").read(), keys).inputFiles()) <= 3, "of 8, and one that was added"
 
 
 def test_ranges_hold_all_passages_of_the_keys(spark, monkeypatch):
@@ -202,7 +203,7 @@ def test_ranges_hold_all_passages_of_the_keys(spark, monkeypatch):
     places = places_of(keys)
     assert len(places) <= 3
     assert keys.where(lies_in(places, "passage_id")).count() == len(names)
-    others = spark.createDataFrame([("a",), ("d9:a",), (None,)], "passage_id string")
+    others = spark.createDataFrame([("a",), ("€",), (None,)], "passage_id string")
     assert others.where(lies_in(places, "passage_id")).isEmpty()
     assert places_of(keys.union(spark.createDataFrame([("q", None)], keys.schema))) is None
     assert others.where(lies_in(places_of(keys.limit(0)), "passage_id")).isEmpty()
