@@ -66,7 +66,8 @@ def test_as_made_by_hand(spark, top_k):
         assert all(0 <= row[3] <= 1 for row in mine)
         assert all(one[3] > next_[3] or one[2] < next_[2] for one, next_ in pairwise(mine))
         assert all(one[3] >= next_[3] for one, next_ in pairwise(mine))
-        least = min(row[3] for row in mine if whole[query, row[2]][7])
+        heads = [row for row in _of(rows, query) if row[7]]  # of which a list may show a part
+        least = min(float(MAP.at(np.float32(row[3]))) if row[8] is None else row[8] for row in heads)
         below = [row for row in mine if not whole[query, row[2]][7]]
         assert least == 0 or all(row[3] < least for row in below), "the head stands first"
         by_student = sorted(below, key=lambda row, query=query: (-whole[query, row[2]][3], row[2]))
