@@ -86,7 +86,7 @@ def _listing(uri: str) -> tuple[Any, str, dict[str, dict[str, Any]]]:
     scheme = _OTHER_NAMES.get(scheme, scheme)
     try:
         system, path = fsspec.core.url_to_fs(f"{scheme}://{rest}")
-        system.invalidatecache()  # or a replaced model would not be noticed in this process
+        system.invalidate_cache()  # or a replaced model would not be noticed in this process
         files = {name: info for name, info in system.find(path, detail=True).items() if info["type"] == "file"}
         if not files and scheme in _DRIVERS and not system.exists(bucket := path.split("/")[0]):
             raise ModelError(f"cannot read {uri}: there is no bucket or container {bucket}, or it is not open to you")

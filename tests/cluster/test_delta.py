@@ -73,6 +73,7 @@ def test_one_task_at_a_time_fills_the_executor(spark):
     assert task_slots(spark) == 1
 
 
+@pytest.mark.slow
 def test_spark_submit_equals_mkdm(spark, student_folder, sample_pairs, tmp_path):
     """Through the JARs that the session here has resolved, which are the same for both commands."""
     jars = spark.sparkContext.getConf().get("spark.jars")

@@ -70,6 +70,7 @@ def test_all_sides_on_the_same_pairs(student_folder, tmp_path, monkeypatch):
     assert (tmp_path / "output" / "benchmark.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_side_that_fails_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "FOLDER", tmp_path / "work")
     monkeypatch.setattr(benchmark, "_machine", lambda: benchmark.Machine("cpu", "none", 1, 1.0, {}))

@@ -90,6 +90,7 @@ def test_evaluation_of_a_model(spark, warehouse, student_folder, labelled, tmp_p
     assert rows["against_version"].isna().all()
 
 
+@pytest.mark.slow
 def test_stored_scores_against_a_model(spark, warehouse, student_folder, labelled, tmp_path):
     """The scores of a chain of runs beside the model that made them: no difference. A repeat adds no row."""
     warehouse.table("pairs").overwrite(spark.createDataFrame(labelled[:60], PAIRS))

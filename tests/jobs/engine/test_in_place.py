@@ -82,6 +82,7 @@ def test_chunks_of_a_build_are_read_where_they_lie(spark, warehouse, copied, stu
     assert min(row.rows_read for row in states) > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on_with_what_it_had_pinned(spark, warehouse, copied, student_folder, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
@@ -123,6 +124,7 @@ def test_a_file_that_is_gone_ends_the_run_and_loses_nothing(spark, warehouse, st
     assert len(keys) == report.totals.rows_written > first
 
 
+@pytest.mark.slow
 def test_what_is_not_in_order_is_copied_and_maintain_orders_it(
     spark, warehouse, copied, student_folder, monkeypatch, capsys
 ):
@@ -145,6 +147,7 @@ def test_what_is_not_in_order_is_copied_and_maintain_orders_it(
     assert len(copies) == 1
 
 
+@pytest.mark.slow
 def test_rows_without_a_bucket_are_copied_or_refused(spark, warehouse, copied, student_folder, monkeypatch):
     pairs = warehouse.table("pairs")
     spark.sql(f"ALTER TABLE {pairs.sql_name} DROP CONSTRAINT bucket_of_document")  # as an earlier engine made it
@@ -170,10 +173,10 @@ def test_nobody_can_put_a_row_in_a_wrong_bucket(spark, warehouse):
     "changes",
     [
         {},
-        {"duplicates": "merge"},
+        pytest.param({"duplicates": "merge"}, marks=pytest.mark.slow),
         pytest.param({"passage_in_pairs": True}, marks=pytest.mark.slow),
         pytest.param({"passages_per_query": 5}, marks=pytest.mark.slow),
-        {"prefilter": "bm25", "passages_per_document": 2},
+        pytest.param({"prefilter": "bm25", "passages_per_document": 2}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

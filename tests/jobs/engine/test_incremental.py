@@ -123,6 +123,7 @@ def test_feed_that_was_vacuumed_is_refused_and_nothing_taken_out(spark, warehous
     assert Reader(f"{warehouse.root}/scores").to_pyarrow_table()["run_id"].to_pylist() == [first.run.run_id] * 2
 
 
+@pytest.mark.slow
 def test_passage_that_comes_back_is_scored(spark, warehouse, config):
     """Pairs without texts are told by their passages' feed too: the pairs themselves do not change here."""
     passages, pairs = warehouse.output("passages"), warehouse.table("pairs")
@@ -142,6 +143,7 @@ def test_passage_that_comes_back_is_scored(spark, warehouse, config):
     assert of_chain(warehouse, second) == scored(B, C) + Counter({("q", "a", "null_passage"): 1})
 
 
+@pytest.mark.slow
 def test_run_whose_rows_were_replaced_is_not_taken_for_complete(spark, warehouse, config):
     put(warehouse, A, B)
     version = warehouse.table("pairs").latest_version()

@@ -221,6 +221,7 @@ def test_two_drivers_at_once_on_the_same_run(spark, warehouse, config, undisturb
     assert outcome(warehouse) == undisturbed
 
 
+@pytest.mark.slow
 def test_removed_run_is_not_gone_on_with(spark, warehouse, config, after_first_chunk, monkeypatch):
     after_first_chunk(interrupt)
     with pytest.raises(KeyboardInterrupt):

@@ -266,7 +266,7 @@ def test_a_row_that_is_longer_than_what_is_held(spark, tmp_path, monkeypatch):
     assert [one.line for one in found] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
-@pytest.mark.parametrize("chunks", [1, 2])
+@pytest.mark.parametrize("chunks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_every_row_of_a_file_is_scored_or_rejected(spark, warehouse, student_folder, tmp_path, chunks):
     rows = GOOD + "1,few\n" + GOOD.replace("A gasket", "Another") + '1,good,q,"open\n,k,q,p\n'
     path = put(tmp_path / "pairs.csv", HEADER + rows)

@@ -23,6 +23,7 @@ PAIRS = "query_id string, passage_id string, query string, passage string"
 SECRET = "wJalrXUtnFEMIK7MDENGbPxRfi"
 
 
+@pytest.mark.slow
 def test_page_of_a_run_beside_the_one_before(spark, warehouse, student_folder, sample_pairs, tmp_path):
     bad = [("q", "null", "a", None), ("q", "long", "gasket " * 300, "a")]
     pairs = [tuple(pair.values()) for pair in sample_pairs]
@@ -62,6 +63,7 @@ def test_page_of_a_run_beside_the_one_before(spark, warehouse, student_folder, s
     assert 0 < later.ks <= 1
 
 
+@pytest.mark.slow
 def test_report_of_no_run_and_to_no_folder(spark, warehouse, student_folder, tmp_path):
     with pytest.raises(InputError, match="has no scoring run nobody: see mkdm runs"):
         runs(spark, RunsConfig(warehouse=warehouse.root, report=str(tmp_path / "run.html"), run_id="nobody"))

@@ -195,6 +195,7 @@ def test_early_stop(settings):
     assert max(aucs[:-2]) >= max(aucs[-2:])
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(settings, tmp_path):
     settings |= {"epochs": 1, "dropout": 0.0, "stage_one_set": settings["training_set"]}
     settings |= {"evaluate_every": 50}
