@@ -71,7 +71,8 @@ class ScoreConfig(PairsJobConfig):
     """Table of scores, if not <warehouse>/scores."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     """Number format of the model. auto is settled once a run, by a short timed run on an executor: of exports that
-    passed their gate, the most exact one but where another is clearly quicker. A run that goes on keeps it."""
+    passed their gate, the most exact one but where another is clearly quicker. A run that goes on keeps it, and fewer
+    than 1,000 pairs run in fp32 where there are no exports."""
     max_length: int | None = None
     """Tokens of a pair at most, special tokens included; the passage is cut. Default: as the model was trained."""
     incremental: bool = False

@@ -8,6 +8,13 @@ from udfs.scoring import ScoringSettings, show_own_gpu
 from udfs.shipping import receive, ship
 
 
+def untimed(settings: ScoringSettings) -> str | None:
+    """The most exact way to run a model, which every machine has; None for one with IR files, or of another backend."""
+    if settings.export_version is not None or settings.backend not in ("auto", "torch"):
+        return None
+    return "+".join(["torch:fp32"] * len(settings.model.split(",")))
+
+
 def settle_in_a_task(spark: SparkSession, settings: ScoringSettings) -> tuple[str, str]:
     """Time the precisions that `auto` may take for a model on one executor; see `mkdm.scoring.settle`.
 

@@ -12,10 +12,12 @@ from jobs.engine.incremental import base_of
 from jobs.engine.ledger import REMOVED, Identity, RunState
 from jobs.engine.pairs_job import PairsJob
 from udfs.imports import import_ahead
-from udfs.precision import settle_in_a_task
+from udfs.precision import settle_in_a_task, untimed
 from udfs.scoring import RUNS_AS, ScoringSettings
 
 AUTO = "auto"
+TIMED_FROM = 1000
+"""Pairs from which a timed run of some seconds can be worth it."""
 
 
 def settled_model(
@@ -37,7 +39,9 @@ def settled_model(
     earlier = settled_before(job, asked, run_id, incremental)
     if earlier is None:
         import_ahead(job.spark, model, task_slots(job.spark))
-        job.pairs.count()  # which a new run asks for, while torch is imported
+        rows = job.pairs.count()  # which a new run asks for, while torch is imported
+        if rows < TIMED_FROM and (exact := untimed(model)) is not None:
+            return replace(model, runs_as=exact)
         runs_as, told = settle_in_a_task(job.spark, model)
         earlier = settled_before(job, asked, run_id, incremental)  # by another driver, meanwhile
         if earlier is None:

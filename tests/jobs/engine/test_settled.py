@@ -35,6 +35,7 @@ def probe(monkeypatch):
             return said[-1], "told"
 
         monkeypatch.setattr(settled, "settle_in_a_task", settle)
+        monkeypatch.setattr(settled, "TIMED_FROM", 0)
         return said
 
     return say
@@ -118,3 +119,18 @@ def test_probe_runs_on_an_executor_with_the_models_own_files(spark, student_fold
     runs_as, told = settle_in_a_task(spark, model)
     assert runs_as in ("torch:fp32", "torch:bf16", "torch:bf16:cuda")
     assert told.startswith(f"auto is {runs_as} for this run")
+
+
+def test_few_pairs_are_not_worth_a_probe(spark, warehouse, config, probe, monkeypatch):
+    said = probe("torch:bf16", "openvino:int8", "openvino:int8")
+    monkeypatch.setattr(settled, "TIMED_FROM", 1000)
+    job = PairsJob.read(spark, config, config.warehouse)
+    asked = Identity("score", ASKED, job.pairs.versions, "model")
+    model = ScoringSettings("m", "model")
+    assert settled_model(job, asked, model).runs_as == "torch:fp32"
+    assert settled_model(job, asked, replace(model, model="m,n")).runs_as == "torch:fp32+torch:fp32"
+    assert said == []
+    assert settled_model(job, asked, replace(model, export_version="files")).runs_as == "torch:bf16"
+    assert settled_model(job, asked, replace(model, backend="openvino")).runs_as == "openvino:int8"
+    monkeypatch.setattr(settled, "TIMED_FROM", job.pairs.count())
+    assert settled_model(job, asked, model).runs_as == "openvino:int8"
