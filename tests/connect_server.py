@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import loopback
+from local_http import free_port
 from pyspark.find_spark_home import _find_spark_home
 from pyspark.sql import SparkSession
 
@@ -36,9 +37,7 @@ def connect_server(folder: Path, conf: dict[str, str], cores: int = 2) -> Iterat
         RuntimeError: it did not come up; with the end of its log.
     """
     folder = Path(tempfile.mkdtemp(prefix="connect-", dir=folder.resolve()))
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     settings = {
         **SESSION_CONF,
         **jar_conf(None),

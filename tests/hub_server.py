@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from local_http import QuietHandler, local_server
 
 ID, COMMIT, REVISIONS = "owner/reranker", "0123456789abcdef0123456789abcdef01234567", ("main", "v1")
 
@@ -16,7 +16,7 @@ def hub_server(folder: Path, asked: list[str]) -> Iterator[str]:
     """The endpoint of a hub that has the files of a folder as `ID`, and lets nobody into owner/gated."""
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
             path = self.path.partition("?")[0]
@@ -45,14 +45,5 @@ def hub_server(folder: Path, asked: list[str]) -> Iterator[str]:
             if self.command == "GET":
                 self.wfile.write(content)
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with local_server(Handler) as address:
+        yield address

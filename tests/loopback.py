@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import psutil
+from local_http import free_port
 from pyspark.find_spark_home import _find_spark_home
 
 HOST = "127.0.0.1"
@@ -32,7 +32,7 @@ class LoopbackCluster:
     def __init__(self, folder: Path, workers: int = 2, path: str | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix="spark-", dir=folder.resolve()))
-        port, self._ui_port = _free_port(), _free_port()
+        port, self._ui_port = free_port(), free_port()
         self.master = f"spark://{HOST}:{port}"
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._guard: subprocess.Popen[bytes] | None = None
@@ -102,7 +102,7 @@ class LoopbackCluster:
         self._wait_for_worker(i, self._launch_worker(i))
 
     def _launch_worker(self, i: int) -> int:
-        port, host = _free_port(), f"127.0.0.{i + 1}" if sys.platform == "linux" else HOST
+        port, host = free_port(), f"127.0.0.{i + 1}" if sys.platform == "linux" else HOST
         size = ["--cores", "1", "--memory", "2g", "--work-dir", str(self.folder / f"worker-{i}")]
         ports = ["--port", str(port), "--webui-port", "0"]
         self._launch(f"worker-{i}", "org.apache.spark.deploy.worker.Worker", *ports, *size, self.master, host=host)
@@ -148,12 +148,6 @@ class LoopbackCluster:
             time.sleep(0.1)
         tail = (self.folder / f"{name}.log").read_text(errors="replace")[-3000:]
         raise RuntimeError(f"The cluster's {name} did not come up:\n{tail}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def _running_under(folder: Path, word: str = "") -> list[psutil.Process]:

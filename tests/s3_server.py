@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from local_http import free_port
+
 KEY, SECRET = "AKIDLOOPBACK", "hush-hush-hush"
 
 
@@ -19,9 +21,7 @@ def s3_server(log: Path) -> Iterator[dict[str, str]]:
     Raises:
         RuntimeError: it does not come up.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     with log.open("wb") as out:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
         server = subprocess.Popen(command, stdout=out, stderr=out)

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from jobs.engine.blocks import PAIRS, blocks_of, groups_of
 from jobs.engine.chunks import InPlace, chunk_sizes, lay_out
 from jobs.engine.commit import Output, commit_chunk
-from jobs.engine.faults import FOREIGN, told
+from jobs.engine.faults import FOREIGN, FOREIGN_OR_INPUT, told
 from jobs.engine.ledger import COMPLETE, FAILED, Ledger, Run, RunState, Totals, sum_of
 from jobs.engine.progress import progress
 from jobs.engine.spark_metrics import described, tell_spark
@@ -24,8 +24,7 @@ from mkdm.columns import CHUNK, LOAD_ID
 from mkdm.credentials import hide_credentials
 from mkdm.errors import ConfigError, InputError, RunFailedError
 
-_FOREIGN_OR_GONE: tuple[type[Exception], ...] = (*FOREIGN, InputError)
-_ENDS: tuple[type[Exception], ...] = (*_FOREIGN_OR_GONE, RunFailedError)
+_ENDS: tuple[type[Exception], ...] = (*FOREIGN_OR_INPUT, RunFailedError)
 """What ends a run that others may have done meanwhile."""
 
 
@@ -194,7 +193,7 @@ class ChunkedRun:
             return commit_chunk(
                 mine, self.scores, self.rejects, self.ledger, self.run, chunk, rows, began, self.per_pair
             )
-        except _FOREIGN_OR_GONE:  # the last when staging is gone
+        except FOREIGN_OR_INPUT:  # the last when staging is gone
             if not self.ledger.chunk_done(self.run, chunk):
                 raise
             return None

@@ -22,6 +22,8 @@ else:
 """What reaches Python from the JVM; Delta's own exceptions are among the former."""
 ANY_FAULT: tuple[type[Exception], ...] = (*FOREIGN, MkdmError)
 """The same, and what is ours."""
+FOREIGN_OR_INPUT: tuple[type[Exception], ...] = (*FOREIGN, InputError)
+"""The same, and an input that is there no more."""
 _CONDITION = re.compile(r"\[([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)*)\]")
 _CLASS = re.compile(r"^\(([\w.$]+)\) ")
 """How the text of an error over Spark Connect begins, unless its class is PySpark's own."""

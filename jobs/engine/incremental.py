@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from jobs.engine.blocks import keys_of
 from jobs.engine.buckets import DOCUMENT
 from jobs.engine.chunked_run import say
-from jobs.engine.faults import FOREIGN
+from jobs.engine.faults import FOREIGN, FOREIGN_OR_INPUT
 from jobs.engine.ledger import BASE_RUN, COMPLETE, REPLACING, Identity, Ledger, Run, RunState
 from jobs.engine.limits import released, stored
 from jobs.engine.pairs import as_written, check_pairs
@@ -32,7 +32,6 @@ _OTHER_COLUMNS = ("DELTA_CHANGE_DATA_FEED_INCOMPATIBLE", "PARQUET_COLUMN_DATA_TY
 """Error classes of a feed over versions whose columns had other names or types."""
 _GAPS = ("FILE_NOT_EXIST", "[DELTA_")
 """Error classes that reach Python as the JVM's own, of a feed whose files or log are there no more."""
-_NO_FEED: tuple[type[Exception], ...] = (*FOREIGN, InputError)
 MOST_DOCUMENTS, MOST_RANGES = 20_000, 200
 """Documents that changed, up to which it is told where their scores lie; and in how many ranges of passage_id."""
 
@@ -130,7 +129,7 @@ def _told_by_feeds(pairs: PinnedPairs, base: RunState) -> DataFrame | None:
             changes = _feed(pairs.passages[0], known.get(PASSAGES, ""), pairs.passages[1])
             texts = _net(changes.withColumn(CONTENT_HASH, F.xxhash64(PASSAGE)), PASSAGE_ID)
             texts.count()  # its gaps show here
-    except _NO_FEED:
+    except FOREIGN_OR_INPUT:
         return None
     try:
         changes = _feed(pairs.table, known["pairs"], pairs.version)

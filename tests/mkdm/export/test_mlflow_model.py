@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from mlflow_servers import answering, free_port, mlflow_server
+from local_http import free_port
+from mlflow_servers import answering, mlflow_server
 from tiny_teachers import save_classifier
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
