@@ -8,6 +8,10 @@ NEXT_TESTS := tests/cluster/test_delta.py tests/cluster/test_java.py tests/udfs/
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 NEXT_PYTHON ?= $(shell for one in python3.13 python3.12 $(PYTHON); do $$one -c 'import venv, ensurepip' 2>/dev/null && echo $$one && break; done)
 
+# Bytecode is kept although a container's environment may say otherwise: without it each process compiles torch,
+# transformers and pyspark anew, 8 to 9 s of a core.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-next lint python next-python java clean
 
 demo: python java $(VENV)/installed
