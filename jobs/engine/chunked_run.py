@@ -11,10 +11,11 @@ from zlib import crc32
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.engine.blocks import PAIRS, blocks_of, groups_of
+from jobs.engine.blocks import PAIRS, blocks_of
 from jobs.engine.chunks import InPlace, chunk_sizes, lay_out
 from jobs.engine.commit import Output, commit_chunk
 from jobs.engine.faults import FOREIGN, FOREIGN_OR_INPUT, told
+from jobs.engine.grouping import Tasks, planned
 from jobs.engine.ledger import COMPLETE, FAILED, Ledger, Run, RunState, Totals, sum_of
 from jobs.engine.progress import progress
 from jobs.engine.spark_metrics import described, tell_spark
@@ -39,7 +40,8 @@ class ChunkedRun:
         in_place: gives the same pairs as a build laid them out; None where none did.
         copy_input: auto, true or false: whether a run of several chunks copies its input.
         gone: keys that left since the run that this one adds to; None for a run over everything.
-        transform: makes the rows of blocks, given how many they are.
+        transform: makes the rows of blocks, which it deals to so many tasks; None if they are.
+        tasks: that score.
         require_unchanged: raises InputError if the input is no more what was pinned; asked once all of it was read, and
             before anything of it is committed.
         per_pair: rows that it makes of each.
@@ -52,7 +54,8 @@ class ChunkedRun:
     ledger: Ledger
     warehouse: Warehouse
     pairs: DataFrame
-    transform: Callable[[DataFrame, int], DataFrame]
+    transform: Callable[[DataFrame, int | None], DataFrame]
+    tasks: Tasks
     scores: Output
     rejects: Output
     passages: DataFrame | None = None
@@ -107,10 +110,7 @@ class ChunkedRun:
         several = self.run.chunks > 1
         if self.gone is None and not (several and table.exists()):
             if not several:
-                blocks = blocks_of(
-                    self.pairs, groups_of(self.run.rows), passages=self.passages, by_document=self.by_document
-                )
-                return _LaidOut({0: self.run.rows}, lambda _: blocks)
+                return _LaidOut({0: self.run.rows}, lambda _: self._all_blocks())
             if (there := self._there_in_place()) is not None:
                 return there
         lay_out(self.pairs, self.run, table, self.gone, self.passages, self.by_document)
@@ -122,6 +122,10 @@ class ChunkedRun:
                 f"or give it up with mkdm runs --remove {self.run.run_id}"
             )
         return _LaidOut(self._all_there(chunk_sizes(copy)), lambda chunk: copy.where(F.col(CHUNK) == chunk), copy)
+
+    def _all_blocks(self) -> DataFrame:
+        grouping = planned(self.pairs, self.run.rows, self.tasks, self.by_document)
+        return blocks_of(self.pairs, grouping, self.passages, self.by_document)
 
     def _there_in_place(self) -> "_LaidOut | None":
         """The input where a build laid it out, if it is to be read there; None for a copy.
@@ -135,7 +139,9 @@ class ChunkedRun:
         sizes = None if there is None else there.sizes(self.run.chunks)
         if there is not None and sizes is not None:
             if self.copy_input == "false" or there.in_order(self.run.chunks):
-                return _LaidOut(self._all_there(sizes), lambda chunk: there.blocks(chunk, self.run))
+                return _LaidOut(
+                    self._all_there(sizes), lambda chunk: there.blocks(chunk, sizes[chunk], self.run, self.tasks)
+                )
             say("the files of pairs or passages are no more in order, and so are copied: mkdm maintain orders them")
         elif self.copy_input == "false":
             raise ConfigError(
@@ -183,7 +189,8 @@ class ChunkedRun:
             return None
         staged = staging(self.warehouse, self.run, "results")
         try:
-            scored = self.transform(laid_out.blocks(chunk), rows).withColumn(CHUNK, F.lit(chunk))
+            tasks = None if laid_out.copy is None else self.tasks.number(rows)  # else they lie in their tasks
+            scored = self.transform(laid_out.blocks(chunk), tasks).withColumn(CHUNK, F.lit(chunk))
             if self.state.chunks and staged.exists():  # perhaps by an engine that staged fewer columns
                 scored = scored.select(staged.read().columns)
             staged.append(scored, self.run.transaction(f"staged/{chunk}"), partition_by=CHUNK)

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.engine.blocks import GONE, blocks_of, groups_of, keys_alone, rows_in_block
+from jobs.engine.blocks import GONE, blocks_of, keys_alone, rows_in_block
 from jobs.engine.buckets import chunk_of, in_chunk
+from jobs.engine.grouping import Hashed, Tasks, planned
 from jobs.engine.ledger import COMPLETE, Identity, Ledger, Run
 from jobs.engine.table import Table
 from mkdm.columns import BUCKET, CHUNK
+from udfs.scoring import BLOCK_PAIRS
 
 CHUNK_SECONDS = 300.0
 """Work of one chunk that `--chunks auto` aims at: long beside its commits, short beside the life of a machine."""
@@ -28,6 +30,8 @@ FEW_FILES, MOST_READS = 32, 4
 """Files of a chunk that are no matter, and how often the table may be read in all, before a copy is cheaper."""
 INPUT_ROWS_PER_FILE = 500_000
 """Pairs of one file of the laid-out input, some 10 to 250 MB, as its texts recur."""
+COPIED_GROUP = 4 * BLOCK_PAIRS
+"""Pairs of a group of a copied input about: as much of it as the last of its blocks may lack."""
 
 
 def auto_chunks(rows: int, slots: int, known_rate: float | None) -> int:
@@ -66,7 +70,8 @@ def lay_out(
         by_document: whether the ids of passages begin with their document.
     """
     files = max(1, math.ceil(run.rows / run.chunks / INPUT_ROWS_PER_FILE))
-    blocks = blocks_of(pairs, groups_of(run.rows / run.chunks), run.chunks, files, passages, by_document)
+    groups = max(1, math.ceil(run.rows / run.chunks / COPIED_GROUP))
+    blocks = blocks_of(pairs, Hashed(groups, run.chunks, files), passages, by_document)
     if gone is not None:
         blocks = blocks.unionByName(keys_alone(gone))
     table.append(blocks, run.transaction("layout"), partition_by=CHUNK)
@@ -115,9 +120,10 @@ class InPlace:
                 return False
         return True
 
-    def blocks(self, chunk: int, run: Run) -> DataFrame:
-        """The blocks of a chunk."""
+    def blocks(self, chunk: int, rows: int, run: Run, tasks: Tasks) -> DataFrame:
+        """The blocks of a chunk of so many rows, in the tasks that score them."""
         mine = in_chunk(chunk, run.chunks)
         passages = None if self.passages is None else self.passages.where(mine)
-        groups = groups_of(run.rows / run.chunks)
-        return blocks_of(self.pairs.where(mine), groups, run.chunks, None, passages, by_document=True, only=chunk)
+        pairs = self.pairs.where(mine)
+        grouping = planned(pairs, rows, tasks, by_document=True, chunks=run.chunks, only=chunk)
+        return blocks_of(pairs, grouping, passages, by_document=True)

@@ -1,6 +1,5 @@
 """A job that runs models over all pairs of a table, chunk by chunk: the flags and the course that such jobs share."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -11,6 +10,7 @@ from cluster.session import task_slots
 from jobs.engine.chunked_run import ChunkedRun
 from jobs.engine.chunks import auto_chunks, known_rate
 from jobs.engine.commit import Output, rejected_rows
+from jobs.engine.grouping import Tasks
 from jobs.engine.ledger import Identity, Ledger, RunState
 from jobs.engine.pairs import read_pairs
 from jobs.engine.pairs_flags import PairsFlags
@@ -89,7 +89,7 @@ class PairsJob:
         state: RunState,
         outputs: dict[str, Table],
         results: Output,
-        transform: Callable[[DataFrame, int], DataFrame],
+        transform: Callable[[DataFrame, int | None], DataFrame],
         *,
         pairs: DataFrame | None = None,
         gone: DataFrame | None = None,
@@ -102,7 +102,7 @@ class PairsJob:
         Args:
             outputs: the tables that the report names, `rejected_pairs` among them.
             results: what takes the rows that are no rejects.
-            transform: makes the rows of blocks, in so many Spark tasks.
+            transform: makes the rows of blocks, dealt to so many Spark tasks; None if they are.
             pairs: the input, if not all pairs.
 
         Raises:
@@ -118,7 +118,8 @@ class PairsJob:
             by_document=self.pairs.built,
             in_place=self.pairs.in_place if pairs is None else lambda: None,
             copy_input=self.config.copy_input,
-            transform=lambda part, size: transform(part, math.ceil(size / self.config.rows_per_task)),
+            transform=transform,
+            tasks=Tasks(self.config.rows_per_task, task_slots(self.spark)),
             scores=results,
             rejects=Output(outputs["rejected_pairs"], rejected_rows),
             gone=gone,

@@ -1,0 +1,278 @@
+"""Which pairs make a block, and which blocks a task: planned from a count, so that blocks need no shuffle of their own.
+
+Pairs are counted by cell: a share of the hashes of documents, of passages where no document is known, some eight to a
+block. Cells are put together into groups of a block's size, and groups into tasks, by their counts: so tasks are even,
+and Spark makes the blocks of a task in the very task that scores them. A cell with more pairs than a block holds, as of
+a hot document, is cut into pieces by passage, by query where a passage is hot, or by both where both are.
+"""
+
+import heapq
+import math
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from jobs.engine.buckets import bucket_of, chunk_of, keys_of_tasks, looked_up, owner_of
+from mkdm.columns import CHUNK, PASSAGE_ID, QUERY_ID
+from udfs.scoring import BLOCK_PAIRS
+
+PART, GROUP = "part", "group"
+CELLS_PER_BLOCK = 8
+"""Few texts are then in two blocks, and what is left over of a block is small."""
+MOST_CELLS = 1 << 18
+"""Counts that the driver takes; groups of more pairs than 134 million are of several blocks."""
+_BY_PASSAGE, _BY_QUERY, _BY_BOTH = range(3)
+_CELL, _UNITS = "_cell", "_units"
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The tasks that score blocks.
+
+    Attributes:
+        rows: pairs of one about, at least 1.
+        slots: how many run at once: as many are made, if there are blocks for them.
+    """
+
+    rows: int
+    slots: int = 1
+
+    def number(self, rows: float) -> int:
+        """How many tasks so many pairs make."""
+        return max(1, math.ceil(rows / self.rows))
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """Groups by hash, with no look at the pairs before: even as far as documents are, in number and size.
+
+    Attributes:
+        groups: of each chunk, at least 1.
+        parts: tasks of a chunk; None for one a group.
+        only: the chunk that all pairs are of, if they are of one.
+    """
+
+    groups: int
+    chunks: int = 1
+    parts: int | None = None
+    only: int | None = None
+
+    @property
+    def tasks(self) -> int:
+        """In how many tasks the groups are."""
+        return self._parts * (self.chunks if self.only is None else 1)
+
+    @property
+    def dealt_by(self) -> tuple[str, ...]:
+        """The columns that tell the task of a row."""
+        return CHUNK, PART
+
+    @property
+    def _parts(self) -> int:
+        return min(self.parts or self.groups, self.groups)
+
+    def placed(self, rows: DataFrame, by_document: bool, texts: bool = False) -> DataFrame:
+        """The rows with their chunk, group and part, by which they are to be dealt."""
+        rows = _with_chunk(rows, by_document, self.chunks)
+        hashed = F.xxhash64(owner_of(by_document))
+        rows = rows.withColumn(GROUP, F.pmod(hashed, F.lit(self.groups)).cast("int"))
+        return rows.withColumn(PART, F.pmod(GROUP, F.lit(self._parts)).cast("int"))
+
+
+@dataclass(frozen=True)
+class Hot:
+    """Cells that are cut into pieces. By cell:
+
+    Attributes:
+        first: the number of its first piece among all cells and pieces.
+        pieces: how many it has; 1 of a cell that is whole.
+        by: what decides the piece of a pair.
+    """
+
+    first: NDArray[np.int64]
+    pieces: NDArray[np.int64]
+    by: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Groups of one chunk, put together by their counts.
+
+    Attributes:
+        cells: how many.
+        groups: by cell, and by piece of those that are cut, its group.
+        parts: by group, what Spark deals it by; see `keys_of_tasks`.
+        loads: pairs of each task, the largest first, which Spark starts first.
+        hot: the cells that are cut, if any.
+        chunks: of the run.
+    """
+
+    cells: int
+    groups: NDArray[np.int64]
+    parts: NDArray[np.int64]
+    loads: tuple[int, ...]
+    hot: Hot | None = None
+    chunks: int = 1
+
+    @property
+    def tasks(self) -> int:
+        """In how many tasks the groups are."""
+        return len(self.loads)
+
+    @property
+    def dealt_by(self) -> tuple[str, ...]:
+        """The column that tells the task of a row."""
+        return (PART,)
+
+    def placed(self, rows: DataFrame, by_document: bool, texts: bool = False) -> DataFrame:
+        """The rows with their chunk, group and part, by which they are to be dealt.
+
+        Args:
+            texts: whether the rows are passages and not pairs: one goes to every piece that may have pairs of it.
+        """
+        rows = _with_chunk(rows, by_document, self.chunks).withColumn(_CELL, cell_of(by_document, self.cells))
+        unit = F.col(_CELL)
+        if self.hot is not None:
+            first, pieces, by = (looked_up(values, unit) for values in (self.hot.first, self.hot.pieces, self.hot.by))
+            of_passage = first + F.pmod(_piece_hash(PASSAGE_ID), pieces)
+            if texts:
+                every = F.when(by == _BY_PASSAGE, F.array(of_passage)).otherwise(F.sequence(first, first + pieces - 1))
+                rows = rows.withColumn(_UNITS, F.explode(every.cast("array<bigint>")))
+            else:
+                of_query = first + F.pmod(_piece_hash(QUERY_ID), pieces)
+                of_both = first + F.pmod(_piece_hash(PASSAGE_ID, QUERY_ID), pieces)
+                chosen = F.when(by == _BY_PASSAGE, of_passage).when(by == _BY_QUERY, of_query).otherwise(of_both)
+                rows = rows.withColumn(_UNITS, chosen.cast("bigint"))
+            unit = F.col(_UNITS)
+        rows = rows.withColumn(GROUP, looked_up(self.groups, unit.cast("int")))
+        return rows.withColumn(PART, looked_up(self.parts, F.col(GROUP))).drop(_CELL, _UNITS)
+
+
+Grouping = Hashed | Planned
+
+
+def planned(
+    pairs: DataFrame,
+    rows: float,
+    tasks: Tasks,
+    by_document: bool,
+    chunks: int = 1,
+    only: int | None = None,
+) -> Grouping:
+    """How the pairs of a chunk are grouped: one look at their keys, none where one block takes them all.
+
+    The same pairs make the same blocks, however many tasks there are.
+
+    Args:
+        pairs: query_id, passage_id.
+        rows: of a chunk, about.
+        chunks: of the run.
+        only: the chunk that all pairs are of, if the run has several.
+    """
+    size = min(BLOCK_PAIRS, tasks.rows)
+    if rows <= size:
+        return Hashed(1, chunks, only=0 if only is None else only)
+    cells = min(MOST_CELLS, math.ceil(rows * CELLS_PER_BLOCK / size))
+    size = max(size, math.ceil(rows * CELLS_PER_BLOCK / cells))
+    cell = cell_of(by_document, cells)
+    counted = pairs.groupBy(cell.alias(_CELL)).agg(F.count("*").alias("rows")).toArrow()
+    counts = np.zeros(cells, dtype=np.int64)
+    counts[counted[_CELL].to_numpy()] = counted["rows"].to_numpy()
+    hot = _cut(pairs, counts, size, cell)
+    sizes = counts
+    if hot is not None:
+        cut = hot.pieces > 1
+        pieces = [np.full(n, math.ceil(count / n)) for n, count in zip(hot.pieces[cut], counts[cut], strict=True)]
+        sizes = np.concatenate([np.where(cut, 0, counts), *pieces])
+    groups, filled = together(sizes, size)
+    number = min(len(filled), max(tasks.number(counts.sum()), tasks.slots))
+    task, loads = evenly(filled, number)
+    return Planned(cells, groups, keys_of_tasks(number)[task], tuple(loads.tolist()), hot, chunks)
+
+
+def cell_of(by_document: bool, cells: int) -> Column:
+    """int, from 0 to cells − 1."""
+    return F.pmod(F.xxhash64(owner_of(by_document)), F.lit(cells)).cast("int")
+
+
+def _with_chunk(rows: DataFrame, by_document: bool, chunks: int) -> DataFrame:
+    return rows.withColumn(CHUNK, chunk_of(bucket_of(owner_of(by_document)), chunks))
+
+
+def _piece_hash(*names: str) -> Column:
+    return F.xxhash64(F.lit("piece"), *names)  # another hash than the cell's
+
+
+def _cut(pairs: DataFrame, counts: NDArray[np.int64], size: int, cell: Column) -> Hot | None:
+    """How the cells of more pairs than a block are cut; None where there is none.
+
+    A look at these alone: by passage or query, whichever has no member that is large itself, or else by both.
+    """
+    large = np.flatnonzero(counts > size)
+    if not large.size:
+        return None
+    mine = pairs.withColumn(_CELL, cell).where(F.col(_CELL).isin(large.tolist()))
+    most = None
+    for kind, name in ((_BY_PASSAGE, PASSAGE_ID), (_BY_QUERY, QUERY_ID)):
+        each = mine.groupBy(_CELL, name).agg(F.count("*").alias("rows"))
+        largest = each.groupBy(_CELL).agg(F.max("rows").alias("rows"), F.lit(kind).alias("kind"))
+        most = largest if most is None else most.union(largest)
+    by = np.zeros(len(counts), dtype=np.int64)
+    by[large] = _BY_BOTH
+    small = {(row[_CELL], row["kind"]) for row in most.collect() if row["rows"] <= size // CELLS_PER_BLOCK}  # type: ignore[union-attr]
+    for one in large.tolist():
+        by[one] = next((kind for kind in (_BY_PASSAGE, _BY_QUERY) if (one, kind) in small), _BY_BOTH)
+    pieces = np.ones(len(counts), dtype=np.int64)
+    pieces[large] = np.ceil(counts[large] * (1 + 2 / CELLS_PER_BLOCK) / size)  # they come out a little uneven
+    first = np.arange(len(counts))
+    first[large] = len(counts) + np.concatenate([[0], np.cumsum(pieces[large])[:-1]])
+    return Hot(first, pieces, by)
+
+
+def together(sizes: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Put things into groups of a size at most, by best fit, the largest first.
+
+    Returns:
+        The group of each, and the size of each group; what has no size is dealt to the groups in turn.
+    """
+    group = np.zeros(len(sizes), dtype=np.int64)
+    filled: list[int] = []
+    room: list[tuple[int, int]] = []
+    for one in np.argsort(-sizes, kind="stable").tolist():
+        size = int(sizes[one])
+        if size == 0:
+            group[one] = one % max(1, len(filled))
+            continue
+        at = bisect_left(room, (size, -1))
+        if at < len(room):
+            left, chosen = room.pop(at)
+        else:
+            left, chosen = most, len(filled)
+            filled.append(0)
+        group[one] = chosen
+        filled[chosen] += size
+        if left > size:
+            insort(room, (left - size, chosen))
+    return group, np.array(filled or [0], dtype=np.int64)
+
+
+def evenly(sizes: NDArray[np.int64], tasks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Deal things to so many tasks, the largest first, each to the one that has least.
+
+    Returns:
+        The task of each, and what each task has, the most first.
+    """
+    loads = [(0, number) for number in range(tasks)]
+    chosen = np.zeros(len(sizes), dtype=np.int64)
+    for one in np.argsort(-sizes, kind="stable").tolist():
+        load, number = loads[0]
+        chosen[one] = number
+        heapq.heapreplace(loads, (load + int(sizes[one]), number))
+    order = [number for _, number in sorted(loads, reverse=True)]
+    place = np.empty(tasks, dtype=np.int64)
+    place[order] = np.arange(tasks)
+    return place[chosen], np.array([load for load, _ in sorted(loads, reverse=True)])
