@@ -3,21 +3,22 @@
 import random
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from zlib import crc32
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.engine.blocks import PAIRS, blocks_of
-from jobs.engine.chunks import InPlace, chunk_sizes, lay_out
+from jobs.engine.chunks import InPlace, copied_chunks, lay_out
 from jobs.engine.commit import Output, commit_chunk
 from jobs.engine.faults import FOREIGN, FOREIGN_OR_INPUT, told
 from jobs.engine.grouping import Tasks, planned
 from jobs.engine.ledger import COMPLETE, FAILED, Ledger, Run, RunState, Totals, sum_of
-from jobs.engine.progress import progress
+from jobs.engine.limits import with_settings
+from jobs.engine.progress import Progress, progress
 from jobs.engine.spark_metrics import described, tell_spark
 from jobs.engine.table import Table
 from jobs.engine.warehouse import Warehouse
@@ -25,6 +26,8 @@ from mkdm.columns import CHUNK, LOAD_ID
 from mkdm.credentials import hide_credentials
 from mkdm.errors import ConfigError, InputError, RunFailedError
 
+_PARTITIONS = "spark.sql.files.minPartitionNum"
+"""Of files much alike, as many tasks make a file each."""
 _ENDS: tuple[type[Exception], ...] = (*FOREIGN_OR_INPUT, RunFailedError)
 """What ends a run that others may have done meanwhile."""
 
@@ -113,7 +116,8 @@ class ChunkedRun:
                 return _LaidOut({0: self.run.rows}, lambda _: self._all_blocks())
             if (there := self._there_in_place()) is not None:
                 return there
-        lay_out(self.pairs, self.run, table, self.gone, self.passages, self.by_document)
+        tasks = self.tasks if self.gone is None else None
+        lay_out(self.pairs, self.run, table, self.gone, self.passages, self.by_document, tasks)
         self._check_input()
         copy = table.read()
         if PAIRS not in copy.columns:
@@ -121,11 +125,16 @@ class ChunkedRun:
                 f"it was begun by an earlier engine, which laid its input out in another way: finish it with that one, "
                 f"or give it up with mkdm runs --remove {self.run.run_id}"
             )
-        return _LaidOut(self._all_there(chunk_sizes(copy)), lambda chunk: copy.where(F.col(CHUNK) == chunk), copy)
+        chunks = copied_chunks(copy)
+        sizes = self._all_there({chunk: one.rows for chunk, one in chunks.items()})
+        parts = {chunk: one.parts for chunk, one in chunks.items()}
+        return _LaidOut(sizes, lambda chunk: copy.where(F.col(CHUNK) == chunk), copy, parts)
 
     def _all_blocks(self) -> DataFrame:
-        grouping = planned(self.pairs, self.run.rows, self.tasks, self.by_document)
-        return blocks_of(self.pairs, grouping, self.passages, self.by_document)
+        there = self.in_place()  # with buckets, which need not be worked out then
+        pairs, passages = (self.pairs, self.passages) if there is None else (there.pairs, there.passages)
+        grouping = planned(pairs, self.run.rows, self.tasks, self.by_document)
+        return blocks_of(pairs, grouping, passages, self.by_document)
 
     def _there_in_place(self) -> "_LaidOut | None":
         """The input where a build laid it out, if it is to be read there; None for a copy.
@@ -139,9 +148,7 @@ class ChunkedRun:
         sizes = None if there is None else there.sizes(self.run.chunks)
         if there is not None and sizes is not None:
             if self.copy_input == "false" or there.in_order(self.run.chunks):
-                return _LaidOut(
-                    self._all_there(sizes), lambda chunk: there.blocks(chunk, sizes[chunk], self.run, self.tasks)
-                )
+                return _LaidOut(self._all_there(sizes), lambda chunk: there.blocks(chunk, self.run, self.tasks))
             say("the files of pairs or passages are no more in order, and so are copied: mkdm maintain orders them")
         elif self.copy_input == "false":
             raise ConfigError(
@@ -173,27 +180,27 @@ class ChunkedRun:
         done = sum(size for chunk, size in sizes.items() if chunk in self.state.chunks)
         with progress(self.spark, self.doing, self.run.rows, done, self.per_pair) as bar:
             for chunk in todo[start:] + todo[:start]:
-                bar.begin(sizes[chunk])
                 with described(self.spark, f"mkdm {self.run.job} {self.run.run_id}: chunk {chunk}"):
-                    totals = self._score_chunk(laid_out, chunk)
+                    totals = self._score_chunk(laid_out, chunk, bar)
                 if totals:
                     chunks[chunk] = totals
                     tell_spark(self.spark, totals)
                 bar.settle(sizes[chunk])
         return chunks
 
-    def _score_chunk(self, laid_out: "_LaidOut", chunk: int) -> Totals | None:
+    def _score_chunk(self, laid_out: "_LaidOut", chunk: int, bar: Progress) -> Totals | None:
         """Score and commit one chunk; None if another driver did it."""
         began, rows = time.monotonic(), laid_out.sizes[chunk]
         if self.run.chunks > 1 and self.ledger.chunk_done(self.run, chunk):
             return None
         staged = staging(self.warehouse, self.run, "results")
         try:
-            tasks = None if laid_out.copy is None else self.tasks.number(rows)  # else they lie in their tasks
-            scored = self.transform(laid_out.blocks(chunk), tasks).withColumn(CHUNK, F.lit(chunk))
-            if self.state.chunks and staged.exists():  # perhaps by an engine that staged fewer columns
-                scored = scored.select(staged.read().columns)
-            staged.append(scored, self.run.transaction(f"staged/{chunk}"), partition_by=CHUNK)
+            with laid_out.in_tasks(self.spark, chunk, self.tasks) as deal_to:
+                scored = self.transform(laid_out.blocks(chunk), deal_to).withColumn(CHUNK, F.lit(chunk))
+                if self.state.chunks and staged.exists():  # perhaps by an engine that staged fewer columns
+                    scored = scored.select(staged.read().columns)
+                bar.begin(rows)  # only now, as what was asked of the input is no part of it
+                staged.append(scored, self.run.transaction(f"staged/{chunk}"), partition_by=CHUNK)
             if laid_out.copy is None:  # or else that copy was checked
                 self._check_input()
             mine = staged.read().where(F.col(CHUNK) == chunk)
@@ -228,11 +235,25 @@ class _LaidOut:
         sizes: rows of each chunk that has any.
         blocks: those of a chunk.
         copy: the blocks of all chunks, if the run has copied its input.
+        parts: in how many files of it each chunk is.
     """
 
     sizes: dict[int, int]
     blocks: Callable[[int], DataFrame]
     copy: DataFrame | None = None
+    parts: dict[int, int] = field(default_factory=dict)
+
+    @contextmanager
+    def in_tasks(self, spark: SparkSession, chunk: int, tasks: Tasks) -> Iterator[int | None]:
+        """To how many tasks the blocks of a chunk are to be dealt inside the block; None where they lie in theirs."""
+        number, parts = tasks.number(self.sizes[chunk]), self.parts.get(chunk, 1)
+        if self.copy is None or number == 1:
+            yield None
+        elif parts < number:
+            yield number
+        else:
+            with with_settings(spark, {_PARTITIONS: str(parts)}) as taken:
+                yield None if taken else number
 
 
 def record_failure(ledger: Ledger, run: Run) -> Totals | None:

@@ -1,9 +1,9 @@
 """Which pairs make a block, and which blocks a task: planned from a count, so that blocks need no shuffle of their own.
 
-Pairs are counted by cell: a share of the hashes of documents, of passages where no document is known, some eight to a
+Pairs are counted by cell: a range of buckets of documents, of passages where no document is known, some eight to a
 block. Cells are put together into groups of a block's size, and groups into tasks, by their counts: so tasks are even,
-and Spark makes the blocks of a task in the very task that scores them. A cell with more pairs than a block holds, as of
-a hot document, is cut into pieces by passage, by query where a passage is hot, or by both where both are.
+and Spark makes the blocks of a task in the very task that scores them. A cell with more pairs than two blocks, as of a
+hot document, is cut into pieces: by passage, by query where a passage is hot, or by both where both are.
 """
 
 import heapq
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.engine.buckets import bucket_of, chunk_of, keys_of_tasks, looked_up, owner_of
-from mkdm.columns import CHUNK, PASSAGE_ID, QUERY_ID
+from jobs.engine.buckets import BUCKETS, bucket_of, chunk_of, keys_of_tasks, looked_up, owner_of
+from mkdm.columns import BUCKET, CHUNK, PASSAGE_ID, QUERY_ID
 from udfs.scoring import BLOCK_PAIRS
 
 PART, GROUP = "part", "group"
@@ -80,7 +80,7 @@ class Hashed:
         rows = _with_chunk(rows, by_document, self.chunks)
         hashed = F.xxhash64(owner_of(by_document))
         rows = rows.withColumn(GROUP, F.pmod(hashed, F.lit(self.groups)).cast("int"))
-        return rows.withColumn(PART, F.pmod(GROUP, F.lit(self._parts)).cast("int"))
+        return rows.withColumn(PART, F.pmod(GROUP, F.lit(self._parts)).cast("int")).drop(BUCKET)
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,16 @@ class Hot:
 
 @dataclass(frozen=True)
 class Planned:
-    """Groups of one chunk, put together by their counts.
+    """Groups that were put together by their counts, of one chunk or of each.
 
     Attributes:
-        cells: how many.
-        groups: by cell, and by piece of those that are cut, its group.
+        cells: of a chunk.
+        groups: by cell, chunk after chunk, and by piece of those that are cut, its group.
         parts: by group, what Spark deals it by; see `keys_of_tasks`.
-        loads: pairs of each task, the largest first, which Spark starts first.
+        loads: pairs of each task, of a chunk the largest first, which Spark starts first.
         hot: the cells that are cut, if any.
         chunks: of the run.
+        only: the chunk that all pairs are of, if they are of one.
     """
 
     cells: int
@@ -117,6 +118,7 @@ class Planned:
     loads: tuple[int, ...]
     hot: Hot | None = None
     chunks: int = 1
+    only: int | None = None
 
     @property
     def tasks(self) -> int:
@@ -134,7 +136,8 @@ class Planned:
         Args:
             texts: whether the rows are passages and not pairs: one goes to every piece that may have pairs of it.
         """
-        rows = _with_chunk(rows, by_document, self.chunks).withColumn(_CELL, cell_of(by_document, self.cells))
+        rows = _with_chunk(rows, by_document, self.chunks)
+        rows = rows.withColumn(_CELL, cell_of(rows, by_document, self.cells, self.chunks, self.only))
         unit = F.col(_CELL)
         if self.hot is not None:
             first, pieces, by = (looked_up(values, unit) for values in (self.hot.first, self.hot.pieces, self.hot.by))
@@ -149,7 +152,7 @@ class Planned:
                 rows = rows.withColumn(_UNITS, chosen.cast("bigint"))
             unit = F.col(_UNITS)
         rows = rows.withColumn(GROUP, looked_up(self.groups, unit.cast("int")))
-        return rows.withColumn(PART, looked_up(self.parts, F.col(GROUP))).drop(_CELL, _UNITS)
+        return rows.withColumn(PART, looked_up(self.parts, F.col(GROUP))).drop(_CELL, _UNITS, BUCKET)
 
 
 Grouping = Hashed | Planned
@@ -163,7 +166,7 @@ def planned(
     chunks: int = 1,
     only: int | None = None,
 ) -> Grouping:
-    """How the pairs of a chunk are grouped: one look at their keys, none where one block takes them all.
+    """How the pairs of a chunk, or of each, are grouped: one look at their keys, none where one block takes them all.
 
     The same pairs make the same blocks, however many tasks there are.
 
@@ -174,67 +177,86 @@ def planned(
         only: the chunk that all pairs are of, if the run has several.
     """
     size = min(BLOCK_PAIRS, tasks.rows)
+    if chunks == 1:
+        only = 0
     if rows <= size:
-        return Hashed(1, chunks, only=0 if only is None else only)
+        return Hashed(1, chunks, only=only)
     cells = min(MOST_CELLS, math.ceil(rows * CELLS_PER_BLOCK / size))
     size = max(size, math.ceil(rows * CELLS_PER_BLOCK / cells))
-    cell = cell_of(by_document, cells)
+    most = min(2 * size, max(size, tasks.rows))
+    there = chunks if only is None else 1
+    cell = cell_of(pairs, by_document, cells, chunks, only)
     counted = pairs.groupBy(cell.alias(_CELL)).agg(F.count("*").alias("rows")).toArrow()
-    counts = np.zeros(cells, dtype=np.int64)
+    counts = np.zeros(there * cells, dtype=np.int64)
     counts[counted[_CELL].to_numpy()] = counted["rows"].to_numpy()
-    hot = _cut(pairs, counts, size, cell)
-    sizes = counts
+    hot = _cut(pairs, counts, most, cell)
+    sizes, chunk = counts, np.repeat(np.arange(there), cells)
     if hot is not None:
         cut = hot.pieces > 1
         pieces = [np.full(n, math.ceil(count / n)) for n, count in zip(hot.pieces[cut], counts[cut], strict=True)]
         sizes = np.concatenate([np.where(cut, 0, counts), *pieces])
-    groups, filled = together(sizes, size)
-    number = min(len(filled), max(tasks.number(counts.sum()), tasks.slots))
-    task, loads = evenly(filled, number)
-    return Planned(cells, groups, keys_of_tasks(number)[task], tuple(loads.tolist()), hot, chunks)
+        chunk = np.concatenate([chunk, np.repeat(chunk[cut], hot.pieces[cut])])
+    groups, parts, loads = np.zeros_like(sizes), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    for one in range(there):
+        mine = chunk == one
+        group, filled = together(sizes[mine], size)
+        groups[mine] = group + len(parts)
+        pairs_there = counts[one * cells : (one + 1) * cells].sum()
+        task, load = evenly(filled, min(len(filled), max(tasks.number(pairs_there), tasks.slots)))
+        parts, loads = np.concatenate([parts, task + len(loads)]), np.concatenate([loads, load])
+    return Planned(cells, groups, keys_of_tasks(len(loads))[parts], tuple(loads.tolist()), hot, chunks, only)
 
 
-def cell_of(by_document: bool, cells: int) -> Column:
-    """int, from 0 to cells − 1."""
-    return F.pmod(F.xxhash64(owner_of(by_document)), F.lit(cells)).cast("int")
+def cell_of(rows: DataFrame, by_document: bool, cells: int, chunks: int, only: int | None) -> Column:
+    """int, from 0 to cells − 1, and of several chunks one after the other: a range of buckets, as long as these do."""
+    bucket = _bucket(rows, by_document)
+    if cells * chunks <= BUCKETS:
+        return chunk_of(bucket, cells * chunks) - (only or 0) * cells
+    cell = F.pmod(F.xxhash64(owner_of(by_document)), F.lit(cells)).cast("int")
+    return cell if only is not None else chunk_of(bucket, chunks) * cells + cell
+
+
+def _bucket(rows: DataFrame, by_document: bool) -> Column:
+    told = bucket_of(owner_of(by_document))
+    return F.coalesce(BUCKET, told) if BUCKET in rows.columns else told
 
 
 def _with_chunk(rows: DataFrame, by_document: bool, chunks: int) -> DataFrame:
-    return rows.withColumn(CHUNK, chunk_of(bucket_of(owner_of(by_document)), chunks))
+    return rows.withColumn(CHUNK, chunk_of(_bucket(rows, by_document), chunks))
 
 
 def _piece_hash(*names: str) -> Column:
     return F.xxhash64(F.lit("piece"), *names)  # another hash than the cell's
 
 
-def _cut(pairs: DataFrame, counts: NDArray[np.int64], size: int, cell: Column) -> Hot | None:
-    """How the cells of more pairs than a block are cut; None where there is none.
+def _cut(pairs: DataFrame, counts: NDArray[np.int64], most: int, cell: Column) -> Hot | None:
+    """How the cells of more pairs than `most` are cut; None where there is none.
 
     A look at these alone: by passage or query, whichever has no member that is large itself, or else by both.
     """
-    large = np.flatnonzero(counts > size)
+    large = np.flatnonzero(counts > most)
     if not large.size:
         return None
     mine = pairs.withColumn(_CELL, cell).where(F.col(_CELL).isin(large.tolist()))
-    most = None
+    largest = None
     for kind, name in ((_BY_PASSAGE, PASSAGE_ID), (_BY_QUERY, QUERY_ID)):
         each = mine.groupBy(_CELL, name).agg(F.count("*").alias("rows"))
-        largest = each.groupBy(_CELL).agg(F.max("rows").alias("rows"), F.lit(kind).alias("kind"))
-        most = largest if most is None else most.union(largest)
+        mine_of = each.groupBy(_CELL).agg(F.max("rows").alias("rows"), F.lit(kind).alias("kind"))
+        largest = mine_of if largest is None else largest.union(mine_of)
     by = np.zeros(len(counts), dtype=np.int64)
     by[large] = _BY_BOTH
-    small = {(row[_CELL], row["kind"]) for row in most.collect() if row["rows"] <= size // CELLS_PER_BLOCK}  # type: ignore[union-attr]
+    small = {(row[_CELL], row["kind"]) for row in largest.collect() if row["rows"] <= most // CELLS_PER_BLOCK}  # type: ignore[union-attr]
     for one in large.tolist():
         by[one] = next((kind for kind in (_BY_PASSAGE, _BY_QUERY) if (one, kind) in small), _BY_BOTH)
     pieces = np.ones(len(counts), dtype=np.int64)
-    pieces[large] = np.ceil(counts[large] * (1 + 2 / CELLS_PER_BLOCK) / size)  # they come out a little uneven
+    pieces[large] = np.ceil(counts[large] * (1 + 2 / CELLS_PER_BLOCK) / most)  # they come out a little uneven
     first = np.arange(len(counts))
     first[large] = len(counts) + np.concatenate([[0], np.cumsum(pieces[large])[:-1]])
     return Hot(first, pieces, by)
 
 
 def together(sizes: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Put things into groups of a size at most, by best fit, the largest first.
+    """Put things into groups of a size at most, or of a multiple where one is larger; by best fit, the largest first.
 
     Returns:
         The group of each, and the size of each group; what has no size is dealt to the groups in turn.
@@ -251,7 +273,7 @@ def together(sizes: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], ND
         if at < len(room):
             left, chosen = room.pop(at)
         else:
-            left, chosen = most, len(filled)
+            left, chosen = most * math.ceil(size / most), len(filled)
             filled.append(0)
         group[one] = chosen
         filled[chosen] += size

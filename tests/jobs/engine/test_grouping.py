@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from jobs.engine import blocks_of, rows_of
 from jobs.engine.blocks import rows_in_block
+from jobs.engine.buckets import bucket_of, chunk_of, owner_of
 from jobs.engine.grouping import Hashed, Planned, Tasks, evenly, planned, together
 from mkdm.columns import PAIR_KEY
 from udfs.scoring import BLOCK_PAIRS
@@ -73,14 +74,14 @@ def test_no_task_is_large_whatever_is_hot(spark, small_blocks, hot):
         by_task[row.task] += row["rows"]
     assert sum(by_task.values()) == total
     assert len(by_task) == grouping.tasks, "every task has its part, and no other"
-    assert max(by_task.values()) <= 1.35 * total / grouping.tasks
+    assert max(by_task.values()) <= 2 * tasks.rows
     rows = rows_of(found, lambda number, code, message: [code.alias("code"), number.alias("number")]).collect()
     assert Counter((row.query_id, row.passage_id) for row in rows) == Counter(
         map(tuple, pairs.select(*PAIR_KEY).collect())
     )
     lost = found.select(F.explode("passages.passage").alias("passage")).where("passage IS NULL")
     assert lost.isEmpty(), "a passage's text is in each piece that has pairs of it"
-    assert grouping.hot is not None or hot is None
+    assert (grouping.hot is not None) == (hot is not None)
     if hot in (None, "document"):
         spread = found.select("group", F.explode("passages.passage_id").alias("passage_id"))
         groups = spread.groupBy("passage_id").agg(F.count_distinct("group").alias("groups"))
@@ -95,12 +96,29 @@ def test_the_same_pairs_make_the_same_blocks_in_any_number_of_tasks(spark, small
     tasks = {slots: planned(pairs, total, Tasks(8 * SIZE, slots), by_document=True) for slots in (1, 6, 10_000)}
     assert tasks[1].tasks == Tasks(8 * SIZE).number(total) < 6, "of the size that was asked for"
     assert tasks[6].tasks == 6, "one for each that runs at once"
-    assert tasks[10_000].tasks >= total / SIZE, "but none without a block"
+    assert tasks[10_000].tasks >= total / (2 * SIZE), "but none without a block"
     drawn = [
         sorted(map(str, blocks_of(pairs.repartition(3), one, by_document=True).drop("part").collect()))
         for one in tasks.values()
     ]
     assert drawn[0] == drawn[1] == drawn[2]
+
+
+def test_chunks_have_the_blocks_that_each_has_alone(spark, small_blocks):
+    pairs = pairs_of(spark, 20, 5, "passage").withColumn("passage", F.lit("text")).cache()
+    rows, tasks = pairs.count() / 3, Tasks(2 * SIZE)
+    together = planned(pairs, rows, tasks, by_document=True, chunks=3)
+    contents = ("queries", "passages", "pairs", "unfit")
+    both = blocks_of(pairs, together, by_document=True).select("chunk", *contents, F.spark_partition_id().alias("task"))
+    both = both.collect()
+    assert {row.chunk for row in both} == {0, 1, 2}
+    assert {row.task for row in both} == set(range(together.tasks))
+    for chunk in range(3):
+        mine = pairs.where(chunk_of(bucket_of(owner_of(True)), 3) == chunk)
+        grouping = planned(mine, rows, tasks, by_document=True, chunks=3, only=chunk)
+        alone = blocks_of(mine, grouping, by_document=True).select(*contents).collect()
+        assert sorted(map(tuple, alone)) == sorted(tuple(row)[1:-1] for row in both if row.chunk == chunk)
+    pairs.unpersist()
 
 
 def test_few_pairs_are_one_block_and_are_not_counted(spark):
