@@ -21,6 +21,9 @@ from jobs.engine.table import Table
 from jobs.engine.warehouse import Warehouse
 from mkdm.config import require_at_least, require_shares
 
+INTERPRETED_ROWS = 10_000
+"""Rows of a run up to which Spark loses less by interpreting its queries than by compiling them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairsJobConfig(PairsFlags):
@@ -64,10 +67,16 @@ class PairsJob:
     warehouse: Warehouse
     pairs: PinnedPairs
     ledger: Ledger
+    compile_queries: Callable[[], None] = lambda: None
 
     @classmethod
-    def read(cls, spark: SparkSession, config: PairsJobConfig, root: str) -> Self:
+    def read(
+        cls, spark: SparkSession, config: PairsJobConfig, root: str, compile_queries: Callable[[], None] = lambda: None
+    ) -> Self:
         """Find the pairs and the ledger in the warehouse at that root, or where the flags moved them.
+
+        Args:
+            compile_queries: what ends `interpreted`; called before a query over many rows.
 
         Raises:
             InputError: the pairs are missing, or lack a column or its type.
@@ -75,7 +84,7 @@ class PairsJob:
         warehouse = Warehouse(spark, root)
         table = warehouse.table("pairs", config.pairs)
         pairs = read_pairs(spark, table, config.pairs_version, options=config.file_options())
-        return cls(spark, config, warehouse, pairs, Ledger(warehouse.table("runs", config.runs)))
+        return cls(spark, config, warehouse, pairs, Ledger(warehouse.table("runs", config.runs)), compile_queries)
 
     def start(self, identity: Identity, rows: int, run_id: str | None = None, per_pair: int = 1) -> RunState:
         """Record that a run over so many pairs was started, cut into chunks as the flag says."""
@@ -108,6 +117,8 @@ class PairsJob:
         Raises:
             RunFailedError: a task failed for good, or rows went missing; what is committed stays.
         """
+        if state.run.rows * per_pair > INTERPRETED_ROWS:
+            self.compile_queries()
         chunked = ChunkedRun(
             spark=self.spark,
             state=state,
