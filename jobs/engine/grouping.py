@@ -6,17 +6,17 @@ and Spark makes the blocks of a task in the very task that scores them. A cell w
 hot document, is cut into pieces: by passage, by query where a passage is hot, or by both where both are.
 """
 
-import heapq
 import math
-from bisect import bisect_left, insort
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.engine.buckets import BUCKETS, bucket_of, chunk_of, keys_of_tasks, looked_up, owner_of
+from jobs.engine.packing import evenly, together
 from mkdm.columns import BUCKET, CHUNK, PASSAGE_ID, QUERY_ID
 from udfs.scoring import BLOCK_PAIRS
 
@@ -137,7 +137,8 @@ class Planned:
             texts: whether the rows are passages and not pairs: one goes to every piece that may have pairs of it.
         """
         rows = _with_chunk(rows, by_document, self.chunks)
-        rows = rows.withColumn(_CELL, cell_of(rows, by_document, self.cells, self.chunks, self.only))
+        bucket = _bucket(rows, by_document)
+        rows = rows.withColumn(_CELL, cell_of(bucket, by_document, self.cells, self.chunks, self.only))
         unit = F.col(_CELL)
         if self.hot is not None:
             first, pieces, by = (looked_up(values, unit) for values in (self.hot.first, self.hot.pieces, self.hot.by))
@@ -185,8 +186,13 @@ def planned(
     size = max(size, math.ceil(rows * CELLS_PER_BLOCK / cells))
     most = min(2 * size, max(size, tasks.rows))
     there = chunks if only is None else 1
-    cell = cell_of(pairs, by_document, cells, chunks, only)
-    counted = pairs.groupBy(cell.alias(_CELL)).agg(F.count("*").alias("rows")).toArrow()
+    counted = None
+    if BUCKET in pairs.columns:
+        cell = cell_of(F.col(BUCKET), by_document, cells, chunks, only)
+        counted = _counted(pairs, cell)
+    if counted is None or counted[_CELL].null_count:  # rows of an earlier engine have no bucket
+        cell = cell_of(_bucket(pairs, by_document), by_document, cells, chunks, only)
+        counted = _counted(pairs, cell)
     counts = np.zeros(there * cells, dtype=np.int64)
     counts[counted[_CELL].to_numpy()] = counted["rows"].to_numpy()
     hot = _cut(pairs, counts, most, cell)
@@ -207,9 +213,12 @@ def planned(
     return Planned(cells, groups, keys_of_tasks(len(loads))[parts], tuple(loads.tolist()), hot, chunks, only)
 
 
-def cell_of(rows: DataFrame, by_document: bool, cells: int, chunks: int, only: int | None) -> Column:
+def _counted(pairs: DataFrame, cell: Column) -> pa.Table:
+    return pairs.groupBy(cell.alias(_CELL)).agg(F.count("*").alias("rows")).toArrow()
+
+
+def cell_of(bucket: Column, by_document: bool, cells: int, chunks: int, only: int | None) -> Column:
     """int, from 0 to cells − 1, and of several chunks one after the other: a range of buckets, as long as these do."""
-    bucket = _bucket(rows, by_document)
     if cells * chunks <= BUCKETS:
         return chunk_of(bucket, cells * chunks) - (only or 0) * cells
     cell = F.pmod(F.xxhash64(owner_of(by_document)), F.lit(cells)).cast("int")
@@ -240,7 +249,7 @@ def _cut(pairs: DataFrame, counts: NDArray[np.int64], most: int, cell: Column) -
     mine = pairs.withColumn(_CELL, cell).where(F.col(_CELL).isin(large.tolist()))
     largest = None
     for kind, name in ((_BY_PASSAGE, PASSAGE_ID), (_BY_QUERY, QUERY_ID)):
-        each = mine.groupBy(_CELL, name).agg(F.count("*").alias("rows"))
+        each = mine.groupBy(_CELL, F.xxhash64(name)).agg(F.count("*").alias("rows"))
         mine_of = each.groupBy(_CELL).agg(F.max("rows").alias("rows"), F.lit(kind).alias("kind"))
         largest = mine_of if largest is None else largest.union(mine_of)
     by = np.zeros(len(counts), dtype=np.int64)
@@ -253,48 +262,3 @@ def _cut(pairs: DataFrame, counts: NDArray[np.int64], most: int, cell: Column) -
     first = np.arange(len(counts))
     first[large] = len(counts) + np.concatenate([[0], np.cumsum(pieces[large])[:-1]])
     return Hot(first, pieces, by)
-
-
-def together(sizes: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Put things into groups of a size at most, or of a multiple where one is larger; by best fit, the largest first.
-
-    Returns:
-        The group of each, and the size of each group; what has no size is dealt to the groups in turn.
-    """
-    group = np.zeros(len(sizes), dtype=np.int64)
-    filled: list[int] = []
-    room: list[tuple[int, int]] = []
-    for one in np.argsort(-sizes, kind="stable").tolist():
-        size = int(sizes[one])
-        if size == 0:
-            group[one] = one % max(1, len(filled))
-            continue
-        at = bisect_left(room, (size, -1))
-        if at < len(room):
-            left, chosen = room.pop(at)
-        else:
-            left, chosen = most * math.ceil(size / most), len(filled)
-            filled.append(0)
-        group[one] = chosen
-        filled[chosen] += size
-        if left > size:
-            insort(room, (left - size, chosen))
-    return group, np.array(filled or [0], dtype=np.int64)
-
-
-def evenly(sizes: NDArray[np.int64], tasks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Deal things to so many tasks, the largest first, each to the one that has least.
-
-    Returns:
-        The task of each, and what each task has, the most first.
-    """
-    loads = [(0, number) for number in range(tasks)]
-    chosen = np.zeros(len(sizes), dtype=np.int64)
-    for one in np.argsort(-sizes, kind="stable").tolist():
-        load, number = loads[0]
-        chosen[one] = number
-        heapq.heapreplace(loads, (load + int(sizes[one]), number))
-    order = [number for _, number in sorted(loads, reverse=True)]
-    place = np.empty(tasks, dtype=np.int64)
-    place[order] = np.arange(tasks)
-    return place[chosen], np.array([load for load, _ in sorted(loads, reverse=True)])

@@ -10,7 +10,8 @@ from pyspark.sql import functions as F
 from jobs.engine import blocks_of, rows_of
 from jobs.engine.blocks import rows_in_block
 from jobs.engine.buckets import bucket_of, chunk_of, owner_of
-from jobs.engine.grouping import Hashed, Planned, Tasks, evenly, planned, together
+from jobs.engine.grouping import Hashed, Planned, Tasks, planned
+from jobs.engine.packing import evenly, together
 from mkdm.columns import PAIR_KEY
 from udfs.scoring import BLOCK_PAIRS
 
