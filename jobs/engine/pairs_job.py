@@ -50,7 +50,7 @@ class PairsJobConfig(PairsFlags):
     """Whether a run of several chunks copies its input first, so that this may change or go meanwhile. auto copies what
     is not in the order of its buckets, as what build-pairs made is; false refuses that."""
     rows_per_task: int = ROWS_PER_TASK
-    """Pairs of one Spark task about, which is what is done again when an executor dies; blocks are no larger."""
+    """Pairs of one Spark task, which is what is done again when an executor dies. Blocks have no more."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
