@@ -81,7 +81,9 @@ def main() -> None:
         shutil.copytree(arguments.built, folder / "warehouse")
         spark = start_session(ClusterConfig(), "job rate")
         warehouse = Warehouse(spark, str(folder / "warehouse"))
-        pairs = read_pairs(spark, warehouse.table("pairs")).rows.select("passage_id", "query", "passage").toPandas()
+        pairs = (
+            read_pairs(spark, warehouse.table("pairs"), None).rows.select("passage_id", "query", "passage").toPandas()
+        )
         pairs.sort_values("passage_id").to_parquet(folder / "pairs.parquet")
         rows = len(pairs)
         before = alone(model, arguments.precision, folder / "pairs.parquet")

@@ -20,6 +20,8 @@ SAMPLE = Path(__file__).parent.parent / "sample"
 SIDES = (("openvino", "int8"), ("openvino", "fp32"), ("torch", "fp32"))
 _WORKER = """
 import sys
+if sys.argv[2] == "openvino":
+    sys.modules["torch"] = None  # as it is not in the environment there; transformers imports it wherever it is
 import pandas as pd
 from mkdm.scoring import load_scorer
 model, backend, precision, pairs, file = sys.argv[1:]
@@ -27,7 +29,7 @@ rows = pd.read_parquet(file).head(int(pairs))
 scorer = load_scorer(model, backend, precision, threads=1)
 for start in range(0, len(rows), 100):
     scorer.score(rows["query"][start:start + 100].tolist(), rows["passage"][start:start + 100].tolist())
-print("torch" if "torch" in sys.modules else "none", flush=True)
+print("torch" if sys.modules.get("torch") else "none", flush=True)
 sys.stdin.readline()
 """
 
