@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         model_version,
         models_version,
         pinned_models,
-        read_json,
         saved_length,
         tokenizer_version,
     )
