@@ -16,8 +16,11 @@ export PYTHONDONTWRITEBYTECODE :=
 
 demo: python java $(VENV)/installed
 	@$(BIN)/mkdm demo
+	@echo "Making an archive of Spark's classes, which spares later starts some seconds (about 40 s, once)"
+	@$(BIN)/python -m cluster.class_archive
 
 test: python java $(VENV)/installed lint
+	@$(BIN)/python -m cluster.class_archive
 	@$(BIN)/pytest
 
 test-next: $(NEXT)/installed

@@ -25,11 +25,7 @@ def check_java() -> int:
     Raises:
         ClusterError: there is none, its version is not one that Spark 4 runs on, or it lacks a module Spark asks for.
     """
-    home = os.environ.get("JAVA_HOME")
-    java = str(Path(home, "bin", "java")) if home else shutil.which("java")
-    if java is None or not os.access(java, os.X_OK):
-        where = f"in JAVA_HOME ({home})" if home else "on PATH"
-        raise ClusterError(f"no Java {where}: {_INSTALL}")
+    java = java_path()
     # Spark starts its JVM with this module; a JRE that was cut down with jlink often lacks it.
     probe = subprocess.run(
         [java, "--add-modules", "jdk.incubator.vector", "-version"], capture_output=True, text=True, check=False
@@ -45,6 +41,20 @@ def check_java() -> int:
     if probe.returncode != 0:
         raise ClusterError(f"Java {major} at {java} lacks the module jdk.incubator.vector: {_INSTALL}")
     return major
+
+
+def java_path() -> str:
+    """The Java of JAVA_HOME, or else of PATH.
+
+    Raises:
+        ClusterError: there is none.
+    """
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home, "bin", "java")) if home else shutil.which("java")
+    if java is None or not os.access(java, os.X_OK):
+        where = f"in JAVA_HOME ({home})" if home else "on PATH"
+        raise ClusterError(f"no Java {where}: {_INSTALL}")
+    return java
 
 
 def _plain_version(java: str) -> str:

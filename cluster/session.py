@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import SparkSession
 from pyspark.sql.utils import is_remote
 
+from cluster.class_archive import java_options
 from cluster.connect import VARIABLE, connect, default_parallelism, is_connect, setting, shown
 from cluster.delta import SESSION_CONF, jar_conf, require_delta
 from cluster.errors import ClusterError
@@ -180,7 +181,8 @@ def _own_conf(config: ClusterConfig, whole_executor: bool) -> dict[str, str]:
         conf["spark.sql.sources.parallelPartitionDiscovery.parallelism"] = str(cores)  # VACUUM would start 10,000 tasks
         # With one tier alone the JVM keeps 48 MB for code, which Spark and Delta outgrow within a minute: it then drops
         # code that it soon compiles again. 240 MB is what it keeps for all tiers.
-        conf["spark.driver.extraJavaOptions"] = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
+        compiling = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
+        conf["spark.driver.extraJavaOptions"] = f"{compiling} {java_options()}".strip()
     return conf
 
 
@@ -206,6 +208,11 @@ def gives_whole_executors(spark: SparkSession) -> bool | None:
         return None
     cores = int(slots if master.startswith("local") else _setting(spark, "spark.executor.cores") or 1)
     return None if cores == 1 else int(_setting(spark, "spark.task.cpus") or 1) >= cores
+
+
+def master_of(spark: SparkSession) -> str:
+    """The master's URL; empty where the session does not tell it."""
+    return _master_and_slots(spark)[0]
 
 
 def _master_and_slots(spark: SparkSession) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from typing import Literal
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from cluster.interpreted import interpreted
 from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
     COMPLETE,
@@ -108,23 +109,25 @@ def run(spark: SparkSession, config: LabelConfig) -> list[RunReport]:
         RunFailedError: a task failed for good, or rows went missing.
     """
     teachers = _versioned(config)
-    job = PairsJob.read(spark, config, config.warehouse)
-    wanted = {_setting_name(teacher): _setting(teacher, checked) for teacher, checked in teachers}
-    complete, cut_off = _earlier(job, config.backend, wanted)
-    done = {name for state in complete for name in _teachers_of(state)}
-    groups = []
-    for state in cut_off:
-        if not done & _teachers_of(state).keys():
-            mine = [one for one in teachers if _setting_name(one[0]) in _teachers_of(state)]
-            groups.append([(teacher, _as_in(state, teacher, checked)) for teacher, checked in mine])
-            done |= _teachers_of(state).keys()
-    groups.append([_settled(job, *one) for one in teachers if _setting_name(one[0]) not in done])
-    outputs = job.warehouse.outputs(config, "soft_labels", "rejected_pairs", "runs")
-    reports = [_run_group(job, config, group, outputs) for group in groups if group]
-    if not reports:
-        last = complete[-1]
-        say(f"all {len(teachers)} teachers have labelled these pairs, in {last.run.run_id} and before: nothing to do")
-        reports = [RunReport.of(last.run, last.totals, outputs)]
+    with interpreted(spark) as compile_queries:
+        job = PairsJob.read(spark, config, config.warehouse, compile_queries)
+        wanted = {_setting_name(teacher): _setting(teacher, checked) for teacher, checked in teachers}
+        complete, cut_off = _earlier(job, config.backend, wanted)
+        done = {name for state in complete for name in _teachers_of(state)}
+        groups = []
+        for state in cut_off:
+            if not done & _teachers_of(state).keys():
+                mine = [one for one in teachers if _setting_name(one[0]) in _teachers_of(state)]
+                groups.append([(teacher, _as_in(state, teacher, checked)) for teacher, checked in mine])
+                done |= _teachers_of(state).keys()
+        groups.append([_settled(job, *one) for one in teachers if _setting_name(one[0]) not in done])
+        outputs = job.warehouse.outputs(config, "soft_labels", "rejected_pairs", "runs")
+        reports = [_run_group(job, config, group, outputs) for group in groups if group]
+        if not reports:
+            last = complete[-1]
+            by = f"{last.run.run_id} and before"
+            say(f"all {len(teachers)} teachers have labelled these pairs, in {by}: nothing to do")
+            reports = [RunReport.of(last.run, last.totals, outputs)]
     for report in reports:
         refuse_rejects(report, config.max_reject_rate)
     return reports

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pyspark.sql import DataFrame, SparkSession
 
 from cluster.connect import is_connect
+from cluster.interpreted import interpreted
 from cluster.session import ClusterConfig, gives_whole_executors, start_session, task_slots
 from jobs.engine import (
     COMPLETE,
@@ -121,22 +122,23 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
         RunFailedError: a task failed for good, or rows went missing.
     """
     model = checked_model(config)
-    job = PairsJob.read(spark, config, config.warehouse)
-    _say_workers(spark, model)
-    said = tuple(name for name in PROMPTING if getattr(config, name) is not None)
-    settings = settings_of(config, (*SETTINGS, *said)) | model.export_setting
-    asked = Identity(SCORE_JOB, settings, job.pairs.versions, model.model_version, dict(model.origin))
-    model = settled_model(job, asked, model, config.run_id, config.incremental)
-    identity = replace(asked, settings=settings | model.settled_setting)
-    base = base_of(job.ledger, identity, job.pairs) if config.incremental else None
-    if config.incremental and base is None:
-        say("no complete run of this model and these settings to add to: scoring all pairs")
-    if base is not None:
-        report = incremental_run(job, config, model, identity, base)
-    elif (state := started_before(job, config, identity)) is not None:
-        report = resumed_run(job, config, model, state)
-    else:
-        report = new_run(job, config, model, identity)
+    with interpreted(spark) as compile_queries:
+        job = PairsJob.read(spark, config, config.warehouse, compile_queries)
+        _say_workers(spark, model)
+        said = tuple(name for name in PROMPTING if getattr(config, name) is not None)
+        settings = settings_of(config, (*SETTINGS, *said)) | model.export_setting
+        asked = Identity(SCORE_JOB, settings, job.pairs.versions, model.model_version, dict(model.origin))
+        model = settled_model(job, asked, model, config.run_id, config.incremental)
+        identity = replace(asked, settings=settings | model.settled_setting)
+        base = base_of(job.ledger, identity, job.pairs) if config.incremental else None
+        if config.incremental and base is None:
+            say("no complete run of this model and these settings to add to: scoring all pairs")
+        if base is not None:
+            report = incremental_run(job, config, model, identity, base)
+        elif (state := started_before(job, config, identity)) is not None:
+            report = resumed_run(job, config, model, state)
+        else:
+            report = new_run(job, config, model, identity)
     refuse_rejects(report, config.max_reject_rate)
     return report
 
@@ -174,6 +176,7 @@ def incremental_run(
     if has_read(base, identity):
         say(f"nothing changed since run {base.run.run_id}")
         return RunReport.of(base.run, base.totals, outputs)
+    job.compile_queries()
     import_ahead(job.spark, model, task_slots(job.spark))
     identity = since(identity, base)
     state = started_before(job, config, identity)

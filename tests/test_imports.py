@@ -248,3 +248,11 @@ def test_driver_does_not_load_torch(module):
 def test_mkdm_needs_no_jvm():
     code = "import sys; from mkdm import Scorer; import mkdm.train.loop; sys.exit('pyspark' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("folder", ["tests", "tests/scale", "tests/faults", "tests/device", "tests/paper"])
+def test_a_script_s_folder_hides_no_standard_module(folder):
+    """A script's own folder comes first on its path: an html.py there is what others get by `import html`."""
+    own = {path.stem for path in (ROOT / folder).glob("*.py")}
+    assert own
+    assert own & sys.stdlib_module_names == set()

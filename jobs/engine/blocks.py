@@ -7,18 +7,17 @@ A row of blocks has, besides what tells it (chunk, part, group, block):
     pairs     array of int: the place of the query in `queries` times BLOCK_PAIRS, plus that of the passage
     unfit     array of (query_id, passage_id, content_hash, row_code, row_message): rows that no model shall see
 
-A block comes of a group: the pairs of some documents, by hash, or of some passages where no document is known. So all
-rows of a key meet, and a passage its queries. A group is cut into blocks in the order of its passages: a document with
-a million queries makes many blocks and none that is large.
+A block comes of a group: the pairs of some documents, or of some passages where no document is known; which, tells
+`jobs.engine.grouping`. So all rows of a key meet, and a passage its queries. A group of more pairs than a block is cut
+in the order of its passages: a document with a million queries makes many blocks and none that is large.
 """
 
-import math
 from collections.abc import Callable
 
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
 
-from jobs.engine.buckets import bucket_of, chunk_of, owner_of
+from jobs.engine.grouping import GROUP, PART, Grouping
 from jobs.engine.row_codes import (
     COPY_ORDER,
     PASSAGE_HASH,
@@ -33,12 +32,10 @@ from udfs.scoring import BLOCK_PAIRS
 
 Outcome = Callable[[Column, Column, Column], list[Column]]
 
-GROUP_PAIRS = 4 * BLOCK_PAIRS
-"""Pairs of a group about: as much of it as the last of its blocks may lack."""
 _PLACE_BITS = 13
 _PLACES = 1 << _PLACE_BITS
 """More than the places of queries in a block, which are counted from 1."""
-PART, GROUP, BLOCK = "part", "group", "block"
+BLOCK = "block"
 _WHOLE = (GROUP, CHUNK, PART)
 """What tells a group; first what tells most, by which Spark's sort compares first."""
 _IS_PAIR = "is_pair"
@@ -48,34 +45,25 @@ GONE = -1
 
 
 def blocks_of(
-    pairs: DataFrame,
-    groups: int,
-    chunks: int = 1,
-    parts: int | None = None,
-    passages: DataFrame | None = None,
-    by_document: bool = False,
-    only: int | None = None,
+    pairs: DataFrame, grouping: Grouping, passages: DataFrame | None = None, by_document: bool = False
 ) -> DataFrame:
-    """The pairs as blocks, with one shuffle. The same pairs in as many groups make the same blocks.
+    """The pairs as blocks, with one shuffle: those of a part in one task. The same groups make the same blocks.
 
     Args:
         pairs: query_id, passage_id, query, passage (strings, any of them null); and perhaps row_fault, of files.
-        groups: of each chunk, at least 1.
-        chunks: of all groups.
-        parts: tasks of a chunk that make its blocks; None for one a group.
+        grouping: which chunk, group and part a pair is of.
         passages: passage_id, passage: the texts, if the pairs have none.
         by_document: whether the ids of passages begin with their document, as a build makes them.
-        only: the chunk that all pairs are of, if they are of one.
 
     Returns:
         The columns of blocks.
     """
-    parts = min(parts or groups, groups)
-    rows = pairs.withColumn(_IS_PAIR, F.lit(True))
+    rows = grouping.placed(pairs.withColumn(_IS_PAIR, F.lit(True)), by_document)
     if passages is not None:  # they lie before their pairs in the same tasks, so that no join is needed
         texts = passages.select(PASSAGE_ID, PASSAGE, F.lit(False).alias(_IS_PAIR))
+        texts = grouping.placed(texts, by_document, texts=True)
         rows = rows.drop(PASSAGE).unionByName(texts, allowMissingColumns=True)
-    rows = with_copy_order(_grouped(rows, groups, chunks, parts, by_document, only))
+    rows = with_copy_order(rows.repartition(grouping.tasks, *grouping.dealt_by))
     # One order serves all windows up to that of the queries: Spark sorts the rows once, most of them without a passage.
     place = (PASSAGE_ID, _IS_PAIR, QUERY_ID)
     in_group = Window.partitionBy(*_WHOLE).orderBy(*place, *COPY_ORDER)
@@ -146,15 +134,6 @@ def _place(texts: str) -> str:
     return f"place_{texts}"
 
 
-def _grouped(rows: DataFrame, groups: int, chunks: int, parts: int, by_document: bool, only: int | None) -> DataFrame:
-    """The rows with their group, chunk and part, each part in a task of its own."""
-    owner = owner_of(by_document)
-    chunk = chunk_of(bucket_of(owner), chunks)  # never a literal, which Spark would take for no key
-    rows = rows.withColumn(CHUNK, chunk).withColumn(GROUP, F.pmod(F.xxhash64(owner), F.lit(groups)).cast("int"))
-    rows = rows.withColumn(PART, F.pmod(GROUP, F.lit(parts)).cast("int"))
-    return rows.repartition(parts * (chunks if only is None else 1), CHUNK, PART)
-
-
 def _in_order(texts: str, *names: str) -> Column:
     kept = F.transform(F.sort_array(texts), lambda one: F.struct(*(one[name].alias(name) for name in names)))
     return kept.alias(texts)
@@ -181,18 +160,13 @@ def keys_alone(keys: DataFrame) -> DataFrame:
 
 
 def dealt(blocks: DataFrame, tasks: int | None) -> DataFrame:
-    """The blocks, dealt to so many tasks whatever group they are of; as they lie for None."""
-    return blocks.repartition(tasks, CHUNK, GROUP, BLOCK) if tasks else blocks
+    """The blocks, dealt to so many tasks whatever group they are of; as they lie for None, or for a single one."""
+    return blocks.repartition(tasks, CHUNK, GROUP, BLOCK) if tasks and tasks > 1 else blocks
 
 
 def block_texts() -> tuple[Column, Column, Column]:
     """What a UDF gets to see of blocks: queries, passages, and the packed pairs."""
     return F.col(f"{QUERIES}.{QUERY}"), F.col(f"{PASSAGES}.{PASSAGE}"), F.col(PAIRS)
-
-
-def groups_of(rows: float) -> int:
-    """Into how many groups so many rows are dealt."""
-    return max(1, math.ceil(rows / GROUP_PAIRS))
 
 
 def rows_in_block() -> Column:

@@ -3,20 +3,22 @@
 import random
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from zlib import crc32
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.engine.blocks import PAIRS, blocks_of, groups_of
-from jobs.engine.chunks import InPlace, chunk_sizes, lay_out
+from jobs.engine.blocks import PAIRS, blocks_of
+from jobs.engine.chunks import InPlace, copied_chunks, lay_out
 from jobs.engine.commit import Output, commit_chunk
 from jobs.engine.faults import FOREIGN, FOREIGN_OR_INPUT, told
+from jobs.engine.grouping import Tasks, planned
 from jobs.engine.ledger import COMPLETE, FAILED, Ledger, Run, RunState, Totals, sum_of
-from jobs.engine.progress import progress
+from jobs.engine.limits import with_settings
+from jobs.engine.progress import Progress, progress
 from jobs.engine.spark_metrics import described, tell_spark
 from jobs.engine.table import Table
 from jobs.engine.warehouse import Warehouse
@@ -24,6 +26,8 @@ from mkdm.columns import CHUNK, LOAD_ID
 from mkdm.credentials import hide_credentials
 from mkdm.errors import ConfigError, InputError, RunFailedError
 
+_PARTITIONS = "spark.sql.files.minPartitionNum"
+"""Of files much alike, as many tasks make a file each."""
 _ENDS: tuple[type[Exception], ...] = (*FOREIGN_OR_INPUT, RunFailedError)
 """What ends a run that others may have done meanwhile."""
 
@@ -39,7 +43,8 @@ class ChunkedRun:
         in_place: gives the same pairs as a build laid them out; None where none did.
         copy_input: auto, true or false: whether a run of several chunks copies its input.
         gone: keys that left since the run that this one adds to; None for a run over everything.
-        transform: makes the rows of blocks, given how many they are.
+        transform: makes the rows of blocks, which it deals to so many tasks; None if they are.
+        tasks: that score.
         require_unchanged: raises InputError if the input is no more what was pinned; asked once all of it was read, and
             before anything of it is committed.
         per_pair: rows that it makes of each.
@@ -52,7 +57,8 @@ class ChunkedRun:
     ledger: Ledger
     warehouse: Warehouse
     pairs: DataFrame
-    transform: Callable[[DataFrame, int], DataFrame]
+    transform: Callable[[DataFrame, int | None], DataFrame]
+    tasks: Tasks
     scores: Output
     rejects: Output
     passages: DataFrame | None = None
@@ -107,13 +113,11 @@ class ChunkedRun:
         several = self.run.chunks > 1
         if self.gone is None and not (several and table.exists()):
             if not several:
-                blocks = blocks_of(
-                    self.pairs, groups_of(self.run.rows), passages=self.passages, by_document=self.by_document
-                )
-                return _LaidOut({0: self.run.rows}, lambda _: blocks)
+                return _LaidOut({0: self.run.rows}, lambda _: self._all_blocks())
             if (there := self._there_in_place()) is not None:
                 return there
-        lay_out(self.pairs, self.run, table, self.gone, self.passages, self.by_document)
+        tasks = self.tasks if self.gone is None else None
+        lay_out(self.pairs, self.run, table, self.gone, self.passages, self.by_document, tasks)
         self._check_input()
         copy = table.read()
         if PAIRS not in copy.columns:
@@ -121,7 +125,16 @@ class ChunkedRun:
                 f"it was begun by an earlier engine, which laid its input out in another way: finish it with that one, "
                 f"or give it up with mkdm runs --remove {self.run.run_id}"
             )
-        return _LaidOut(self._all_there(chunk_sizes(copy)), lambda chunk: copy.where(F.col(CHUNK) == chunk), copy)
+        chunks = copied_chunks(copy)
+        sizes = self._all_there({chunk: one.rows for chunk, one in chunks.items()})
+        parts = {chunk: one.parts for chunk, one in chunks.items()}
+        return _LaidOut(sizes, lambda chunk: copy.where(F.col(CHUNK) == chunk), copy, parts)
+
+    def _all_blocks(self) -> DataFrame:
+        there = self.in_place()  # with buckets, which need not be worked out then
+        pairs, passages = (self.pairs, self.passages) if there is None else (there.pairs, there.passages)
+        grouping = planned(pairs, self.run.rows, self.tasks, self.by_document)
+        return blocks_of(pairs, grouping, passages, self.by_document)
 
     def _there_in_place(self) -> "_LaidOut | None":
         """The input where a build laid it out, if it is to be read there; None for a copy.
@@ -135,7 +148,7 @@ class ChunkedRun:
         sizes = None if there is None else there.sizes(self.run.chunks)
         if there is not None and sizes is not None:
             if self.copy_input == "false" or there.in_order(self.run.chunks):
-                return _LaidOut(self._all_there(sizes), lambda chunk: there.blocks(chunk, self.run))
+                return _LaidOut(self._all_there(sizes), lambda chunk: there.blocks(chunk, self.run, self.tasks))
             say("the files of pairs or passages are no more in order, and so are copied: mkdm maintain orders them")
         elif self.copy_input == "false":
             raise ConfigError(
@@ -167,26 +180,27 @@ class ChunkedRun:
         done = sum(size for chunk, size in sizes.items() if chunk in self.state.chunks)
         with progress(self.spark, self.doing, self.run.rows, done, self.per_pair) as bar:
             for chunk in todo[start:] + todo[:start]:
-                bar.begin(sizes[chunk])
                 with described(self.spark, f"mkdm {self.run.job} {self.run.run_id}: chunk {chunk}"):
-                    totals = self._score_chunk(laid_out, chunk)
+                    totals = self._score_chunk(laid_out, chunk, bar)
                 if totals:
                     chunks[chunk] = totals
                     tell_spark(self.spark, totals)
                 bar.settle(sizes[chunk])
         return chunks
 
-    def _score_chunk(self, laid_out: "_LaidOut", chunk: int) -> Totals | None:
+    def _score_chunk(self, laid_out: "_LaidOut", chunk: int, bar: Progress) -> Totals | None:
         """Score and commit one chunk; None if another driver did it."""
         began, rows = time.monotonic(), laid_out.sizes[chunk]
         if self.run.chunks > 1 and self.ledger.chunk_done(self.run, chunk):
             return None
         staged = staging(self.warehouse, self.run, "results")
         try:
-            scored = self.transform(laid_out.blocks(chunk), rows).withColumn(CHUNK, F.lit(chunk))
-            if self.state.chunks and staged.exists():  # perhaps by an engine that staged fewer columns
-                scored = scored.select(staged.read().columns)
-            staged.append(scored, self.run.transaction(f"staged/{chunk}"), partition_by=CHUNK)
+            with laid_out.in_tasks(self.spark, chunk, self.tasks) as deal_to:
+                scored = self.transform(laid_out.blocks(chunk), deal_to).withColumn(CHUNK, F.lit(chunk))
+                if self.state.chunks and staged.exists():  # perhaps by an engine that staged fewer columns
+                    scored = scored.select(staged.read().columns)
+                bar.begin(rows)  # only now, as what was asked of the input is no part of it
+                staged.append(scored, self.run.transaction(f"staged/{chunk}"), partition_by=CHUNK)
             if laid_out.copy is None:  # or else that copy was checked
                 self._check_input()
             mine = staged.read().where(F.col(CHUNK) == chunk)
@@ -221,11 +235,25 @@ class _LaidOut:
         sizes: rows of each chunk that has any.
         blocks: those of a chunk.
         copy: the blocks of all chunks, if the run has copied its input.
+        parts: in how many files of it each chunk is.
     """
 
     sizes: dict[int, int]
     blocks: Callable[[int], DataFrame]
     copy: DataFrame | None = None
+    parts: dict[int, int] = field(default_factory=dict)
+
+    @contextmanager
+    def in_tasks(self, spark: SparkSession, chunk: int, tasks: Tasks) -> Iterator[int | None]:
+        """To how many tasks the blocks of a chunk are to be dealt inside the block; None where they lie in theirs."""
+        number, parts = tasks.number(self.sizes[chunk]), self.parts.get(chunk, 1)
+        if self.copy is None or number == 1:
+            yield None
+        elif parts < number:
+            yield number
+        else:
+            with with_settings(spark, {_PARTITIONS: str(parts)}) as taken:
+                yield None if taken else number
 
 
 def record_failure(ledger: Ledger, run: Run) -> Totals | None:

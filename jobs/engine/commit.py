@@ -10,6 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.engine.ledger import Details, Ledger, Run, Totals
+from jobs.engine.limits import with_settings
 from jobs.engine.table import Table
 from mkdm.columns import (
     ERROR_CODE,
@@ -26,6 +27,8 @@ from mkdm.errors import RunFailedError
 
 SCORES_PER_FILE = 2_000_000
 """Rows of one file of `scores`, about 60 MB. They lie by passage, so that a document that changes touches few files."""
+_AT_ONCE = {"spark.sql.adaptive.enabled": "false", "spark.sql.shuffle.partitions": "1"}
+"""What a commit asks of a log or of sums is small: a Spark job a query, not one for each stage of it."""
 TOKENS_STEP = 16
 """Width of a bar of the histogram of lengths: a model's 512 tokens are 32 bars."""
 
@@ -67,6 +70,21 @@ def commit_chunk(
     Raises:
         RunFailedError: rows are missing, staged or committed.
     """
+    with with_settings(staged.sparkSession, _AT_ONCE):
+        return _commit(staged, scores, rejects, ledger, run, chunk, expected, began, per_pair)
+
+
+def _commit(
+    staged: DataFrame,
+    scores: Output,
+    rejects: Output,
+    ledger: Ledger,
+    run: Run,
+    chunk: int,
+    expected: int,
+    began: float,
+    per_pair: int,
+) -> Totals:
     sums, details = measure(staged)
     if sums["all"] != expected * per_pair:
         raise RunFailedError(

@@ -32,8 +32,9 @@ _OTHER_COLUMNS = ("DELTA_CHANGE_DATA_FEED_INCOMPATIBLE", "PARQUET_COLUMN_DATA_TY
 """Error classes of a feed over versions whose columns had other names or types."""
 _GAPS = ("FILE_NOT_EXIST", "[DELTA_")
 """Error classes that reach Python as the JVM's own, of a feed whose files or log are there no more."""
-MOST_DOCUMENTS, MOST_RANGES = 20_000, 200
-"""Documents that changed, up to which it is told where their scores lie; and in how many ranges of passage_id."""
+MOST_DOCUMENTS, MOST_RANGES = 20_000, 32
+"""Documents that changed, up to which it is told where their scores lie; and in how many ranges of passage_id: of some
+70 the filter of a log's files grows beyond what Java takes as one method."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """A job that runs models over all pairs of a table, chunk by chunk: the flags and the course that such jobs share."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -11,6 +10,7 @@ from cluster.session import task_slots
 from jobs.engine.chunked_run import ChunkedRun
 from jobs.engine.chunks import auto_chunks, known_rate
 from jobs.engine.commit import Output, rejected_rows
+from jobs.engine.grouping import Tasks
 from jobs.engine.ledger import Identity, Ledger, RunState
 from jobs.engine.pairs import read_pairs
 from jobs.engine.pairs_flags import PairsFlags
@@ -20,6 +20,9 @@ from jobs.engine.scoring import ROWS_PER_TASK
 from jobs.engine.table import Table
 from jobs.engine.warehouse import Warehouse
 from mkdm.config import require_at_least, require_shares
+
+INTERPRETED_ROWS = 10_000
+"""Rows of a run up to which Spark loses less by interpreting its queries than by compiling them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ class PairsJobConfig(PairsFlags):
     """Whether a run of several chunks copies its input first, so that this may change or go meanwhile. auto copies what
     is not in the order of its buckets, as what build-pairs made is; false refuses that."""
     rows_per_task: int = ROWS_PER_TASK
-    """Pairs of one Spark task, which is what is done again when an executor dies."""
+    """Pairs of one Spark task, which is what is done again when an executor dies. Blocks have no more."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,10 +67,16 @@ class PairsJob:
     warehouse: Warehouse
     pairs: PinnedPairs
     ledger: Ledger
+    compile_queries: Callable[[], None] = lambda: None
 
     @classmethod
-    def read(cls, spark: SparkSession, config: PairsJobConfig, root: str) -> Self:
+    def read(
+        cls, spark: SparkSession, config: PairsJobConfig, root: str, compile_queries: Callable[[], None] = lambda: None
+    ) -> Self:
         """Find the pairs and the ledger in the warehouse at that root, or where the flags moved them.
+
+        Args:
+            compile_queries: what ends `interpreted`; called before a query over many rows.
 
         Raises:
             InputError: the pairs are missing, or lack a column or its type.
@@ -75,7 +84,7 @@ class PairsJob:
         warehouse = Warehouse(spark, root)
         table = warehouse.table("pairs", config.pairs)
         pairs = read_pairs(spark, table, config.pairs_version, options=config.file_options())
-        return cls(spark, config, warehouse, pairs, Ledger(warehouse.table("runs", config.runs)))
+        return cls(spark, config, warehouse, pairs, Ledger(warehouse.table("runs", config.runs)), compile_queries)
 
     def start(self, identity: Identity, rows: int, run_id: str | None = None, per_pair: int = 1) -> RunState:
         """Record that a run over so many pairs was started, cut into chunks as the flag says."""
@@ -89,7 +98,7 @@ class PairsJob:
         state: RunState,
         outputs: dict[str, Table],
         results: Output,
-        transform: Callable[[DataFrame, int], DataFrame],
+        transform: Callable[[DataFrame, int | None], DataFrame],
         *,
         pairs: DataFrame | None = None,
         gone: DataFrame | None = None,
@@ -102,12 +111,14 @@ class PairsJob:
         Args:
             outputs: the tables that the report names, `rejected_pairs` among them.
             results: what takes the rows that are no rejects.
-            transform: makes the rows of blocks, in so many Spark tasks.
+            transform: makes the rows of blocks, dealt to so many Spark tasks; None if they are.
             pairs: the input, if not all pairs.
 
         Raises:
             RunFailedError: a task failed for good, or rows went missing; what is committed stays.
         """
+        if state.run.rows * per_pair > INTERPRETED_ROWS:
+            self.compile_queries()
         chunked = ChunkedRun(
             spark=self.spark,
             state=state,
@@ -118,7 +129,8 @@ class PairsJob:
             by_document=self.pairs.built,
             in_place=self.pairs.in_place if pairs is None else lambda: None,
             copy_input=self.config.copy_input,
-            transform=lambda part, size: transform(part, math.ceil(size / self.config.rows_per_task)),
+            transform=transform,
+            tasks=Tasks(self.config.rows_per_task, task_slots(self.spark)),
             scores=results,
             rejects=Output(outputs["rejected_pairs"], rejected_rows),
             gone=gone,

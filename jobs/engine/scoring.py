@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.engine.blocks import GROUP_PAIRS, Outcome, block_texts, blocks_of, dealt, rows_of
+from jobs.engine.blocks import Outcome, block_texts, blocks_of, dealt, rows_of
+from jobs.engine.grouping import Hashed
 from jobs.engine.ledger import Run
 from mkdm.columns import (
     CONTENT_HASH,
@@ -42,9 +43,9 @@ def score_pairs(pairs: DataFrame, settings: ScoringSettings, tasks: int | None =
     return score_blocks(blocks_of(pairs, groups_for(tasks)), settings, tasks)
 
 
-def groups_for(tasks: int | None) -> int:
-    """Into how many groups pairs are dealt that so many tasks will take; see `jobs.engine.blocks`."""
-    return max(1, tasks * ROWS_PER_TASK // GROUP_PAIRS) if tasks else GROUPS
+def groups_for(tasks: int | None) -> Hashed:
+    """How pairs are grouped that so many tasks will take; see `jobs.engine.grouping`."""
+    return Hashed(max(1, tasks // 2) if tasks else GROUPS)
 
 
 def score_blocks(blocks: DataFrame, settings: ScoringSettings, tasks: int | None = None) -> DataFrame:
@@ -55,7 +56,7 @@ def score_blocks(blocks: DataFrame, settings: ScoringSettings, tasks: int | None
     Args:
         blocks: see `jobs.engine.blocks`.
         settings: the model and how it is run, checked on the driver.
-        tasks: how many Spark tasks score them; None leaves it to Spark.
+        tasks: to how many Spark tasks they are dealt; None if they lie as they shall be.
 
     Returns:
         query_id, passage_id, content_hash, score, tokens, padded_tokens, load_id, seconds, error_code, error_message;

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from jobs.engine import blocks_of, keys_of, rows_of
 from jobs.engine.blocks import keys_alone, rows_in_block
+from jobs.engine.grouping import Hashed
 from mkdm.columns import PAIR, PAIR_KEY
 from udfs.scoring import BLOCK_PAIRS
 
@@ -39,7 +40,7 @@ def test_every_row_comes_back_with_its_texts(spark, sample_pairs):
         ("s", "b", "c", "b"),
     ]
     unfit = [(None, "null key", "a", "b"), ("q", None, "a", "b"), good[0]]
-    blocks = blocks_of(spark.createDataFrame(good + odd + unfit, PAIRS).repartition(5), 3).cache()
+    blocks = blocks_of(spark.createDataFrame(good + odd + unfit, PAIRS).repartition(5), Hashed(3)).cache()
     rows = back(blocks)
     assert Counter(tuple(row[name] for name in PAIR) for row in rows if row.code is None) == Counter(good + odd)
     assert sorted((row.code, row.query_id, row.passage_id) for row in rows if row.code and row.query_id) == [
@@ -60,7 +61,7 @@ def test_what_is_hot_makes_many_blocks_and_none_that_is_large(spark, hot):
     other, key = ("query", "passage") if hot == "passage" else ("passage", "query")
     ids = {f"{other}_id": F.col("id").cast("string"), f"{key}_id": F.lit("hot")}
     texts = {name: F.concat(F.lit("text "), f"{name}_id") for name in ("query", "passage")}
-    blocks = blocks_of(spark.range(10_000).withColumns(ids).withColumns(texts).select(*PAIR), 1)
+    blocks = blocks_of(spark.range(10_000).withColumns(ids).withColumns(texts).select(*PAIR), Hashed(1))
     shapes = blocks.select(
         rows_in_block().alias("rows"), F.size("queries" if hot == "query" else "passages").alias("n")
     )
@@ -75,8 +76,7 @@ def test_texts_of_passages_come_from_their_table_without_a_join(spark):
     lost = ("q0", "d0:x:gone", "query 0", None)
     blocks = blocks_of(
         spark.createDataFrame([*pairs, lost], PAIRS),
-        2,
-        chunks=2,
+        Hashed(2, chunks=2),
         passages=spark.createDataFrame(passages, "passage_id string, passage string"),
         by_document=True,
     )
@@ -95,19 +95,19 @@ def test_texts_of_passages_come_from_their_table_without_a_join(spark):
 
 
 def test_pairs_are_shuffled_once(spark, sample_pairs):
-    blocks = blocks_of(spark.createDataFrame(sample_pairs, PAIRS), 4, chunks=3, parts=2)
+    blocks = blocks_of(spark.createDataFrame(sample_pairs, PAIRS), Hashed(4, chunks=3, parts=2))
     assert physical_plan(blocks).count("Exchange") == 1
 
 
 def test_same_rows_make_the_same_blocks(spark, sample_pairs):
     pairs = spark.createDataFrame(sample_pairs, PAIRS)
     shuffled = pairs.repartition(7, "query").sortWithinPartitions(F.desc("passage_id"))
-    one, other = (sorted(map(str, blocks_of(rows, 2).collect())) for rows in (pairs, shuffled))
+    one, other = (sorted(map(str, blocks_of(rows, Hashed(2)).collect())) for rows in (pairs, shuffled))
     assert one == other
 
 
 def test_keys_alone_are_blocks_without_pairs(spark):
     keys = spark.createDataFrame([("q", "p"), (None, "r")], "query_id string, passage_id string")
-    blocks = blocks_of(spark.createDataFrame([("a", "b", "c", "d")], PAIRS), 1).unionByName(keys_alone(keys))
+    blocks = blocks_of(spark.createDataFrame([("a", "b", "c", "d")], PAIRS), Hashed(1)).unionByName(keys_alone(keys))
     assert Counter(map(tuple, keys_of(blocks).collect())) == Counter([("a", "b"), ("q", "p"), (None, "r")])
     assert [row.chunk for row in blocks.where("size(pairs) = 0").collect()] == [-1, -1]

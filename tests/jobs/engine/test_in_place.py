@@ -12,8 +12,9 @@ from pyspark.sql import functions as F
 from query_logs import sample_log
 
 from jobs import build_pairs
-from jobs.engine import Warehouse
+from jobs.engine import Warehouse, scoring
 from jobs.engine import chunked_run as chunked
+from jobs.engine.blocks import rows_in_block
 from jobs.engine.buckets import BUCKETS, bucket_of_document, chunk_of, dealt_in_order, in_bucket_order, in_chunk
 from jobs.engine.chunks import InPlace
 from jobs.engine.pairs import read_pairs
@@ -26,6 +27,8 @@ from tests.faults.outcome import outcome
 
 LOG = sample_log()
 CHUNKS = 3
+ROWS_PER_TASK = 20
+"""So that a chunk has several blocks and tasks."""
 
 
 def build(warehouse: Warehouse, student_folder: str, log=LOG, **changes) -> None:
@@ -42,11 +45,36 @@ def built(spark, tmp_path_factory, student_folder) -> Warehouse:
     return warehouse
 
 
+class Tasks:
+    """How blocks came to be scored: to how many tasks they were dealt, and how many pairs each of their tasks has."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.seen: list[tuple[int | None, list[int]]] = []
+        self._dealt = scoring.dealt
+        monkeypatch.setattr(scoring, "dealt", self._watch)
+
+    def _watch(self, blocks, tasks):
+        by_task = blocks.groupBy(F.spark_partition_id()).agg(F.sum(rows_in_block()).alias("rows"))
+        self.seen.append((tasks, [row["rows"] for row in by_task.collect()]))
+        return self._dealt(blocks, tasks)
+
+    def check(self) -> None:
+        """They lie in tasks of the size that was asked for, and are not dealt once more."""
+        assert len(self.seen) == CHUNKS
+        for tasks, rows in self.seen:
+            assert tasks is None
+            assert len(rows) == -(-sum(rows) // ROWS_PER_TASK) > 1
+            assert max(rows) < 2 * ROWS_PER_TASK
+
+
 @pytest.fixture(scope="module")
 def copied(spark, tmp_path_factory, built, student_folder):
     """What a run writes that copies its input."""
     root = shutil.copytree(built.root, tmp_path_factory.mktemp("copied") / "warehouse")
-    run(spark, config_of(str(root), student_folder, copy_input="true"))
+    with pytest.MonkeyPatch.context() as patch:
+        tasks = Tasks(patch)
+        run(spark, config_of(str(root), student_folder, copy_input="true"))
+    tasks.check()
     return outcome(Warehouse(spark, str(root)))
 
 
@@ -56,7 +84,8 @@ def warehouse(spark, tmp_path, built) -> Warehouse:
 
 
 def config_of(root: str, student_folder: str, **changes) -> ScoreConfig:
-    return ScoreConfig(**{"model": student_folder, "warehouse": root, "precision": "fp32", "chunks": CHUNKS} | changes)
+    chosen = {"precision": "fp32", "chunks": CHUNKS, "rows_per_task": ROWS_PER_TASK}
+    return ScoreConfig(model=student_folder, warehouse=root, **chosen | changes)
 
 
 def watched(monkeypatch) -> list[str]:
@@ -72,9 +101,10 @@ def watched(monkeypatch) -> list[str]:
 
 
 def test_chunks_of_a_build_are_read_where_they_lie(spark, warehouse, copied, student_folder, monkeypatch):
-    copies = watched(monkeypatch)
+    copies, tasks = watched(monkeypatch), Tasks(monkeypatch)
     report = run(spark, config_of(warehouse.root, student_folder))
     assert copies == []
+    tasks.check()
     assert outcome(warehouse) == copied, "bit for bit"
     assert (report.run.chunks, report.totals.rows_read) == (CHUNKS, len(copied.scores) + len(copied.rejects))
     states = warehouse.table("runs").read().where("chunk IS NOT NULL AND job = 'score'").collect()

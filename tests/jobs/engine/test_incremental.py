@@ -198,6 +198,23 @@ def test_a_document_that_changes_touches_its_own_files_of_scores(spark, warehous
     assert 1 <= len(near(warehouse.table("scores").read(), keys).inputFiles()) <= 3, "of 8, and one that was added"
 
 
+def test_the_most_ranges_make_a_filter_that_java_can_compile(spark, tmp_path):
+    """Delta makes of it one over the statistics of files, of four comparisons a range and more."""
+    scores = spark.range(1000).selectExpr("printf('d%05d:0', id) AS passage_id", "'q' AS query_id")
+    scores.write.format("delta").save(str(tmp_path / "scores"))
+    keys = scores.where("passage_id < 'd00700'")
+    assert len(places_of(keys)) == incremental.MOST_RANGES
+    own = {name: spark.conf.get(name) for name in ("spark.sql.codegen.wholeStage", "spark.sql.codegen.fallback")}
+    try:
+        spark.conf.set("spark.sql.codegen.wholeStage", "true")
+        spark.conf.set("spark.sql.codegen.fallback", "false")
+        found = near(spark.read.format("delta").load(str(tmp_path / "scores")), keys)
+        assert found.count() == 700
+    finally:
+        for name, value in own.items():
+            spark.conf.set(name, value)
+
+
 def test_ranges_hold_all_passages_of_the_keys(spark, monkeypatch):
     monkeypatch.setattr(incremental, "MOST_RANGES", 3)
     names = [f"d{d}:{p}'\\" for d in range(8) for p in "cab"] + ["alone", "ä:1"]

@@ -1,7 +1,7 @@
 """How the time of taking the text out of HTML grows with tags that are never closed, or never end.
 
-`python tests/scale/html.py`: for each kind of tag, seconds of CPU for 10,000, 20,000, 40,000 and 80,000 of them. Linear
-is twice from column to column.
+`python tests/scale/html_text.py`: for each kind of tag, seconds of CPU for 10,000, 20,000, 40,000 and 80,000 of them.
+Linear is twice from column to column.
 """
 
 import time
