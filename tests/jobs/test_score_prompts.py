@@ -4,16 +4,34 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
+from tiny_models import spread_scores
+from tiny_models import tiny_config as bert_config
 from tiny_teachers import chat_tokenizer, save_generator
+from transformers import AutoModelForSequenceClassification
 
-from jobs.score import ScoreConfig, run
+from jobs import run as whole
+from jobs.label import LabelConfig, _versioned
+from jobs.run import RunConfig
+from jobs.score import ScoreConfig, checked_model, run
 from mkdm.config import parse_config
-from mkdm.errors import ConfigError
+from mkdm.errors import ConfigError, ModelError
 from mkdm.model import Prompting, model_version
 from mkdm.scoring import Scorer
 
 TEMPLATE = "A: {query}\nB: {passage}\n{prompt}"
 PROMPT = "Does B answer A?"
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory, tokenizers) -> str:
+    folder = tmp_path_factory.mktemp("teacher")
+    config = bert_config("bert", tokenizers["bert"])
+    config.num_labels = 2
+    model = spread_scores(AutoModelForSequenceClassification.from_config(config))
+    model.save_pretrained(folder)
+    tokenizers["bert"].save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +64,42 @@ def test_model_is_asked_by_the_flags(spark, warehouse, generator, texts, tmp_pat
     assert warehouse.table("scores").latest_version() == version
     with pytest.raises(ConfigError, match="prompt: Does B answer A\\? → Is A in B\\?"):
         run(spark, replace(config, prompt="Is A in B?", run_id=report.run.run_id))
+
+
+def test_version_is_that_of_a_zoos_entry_that_says_the_same(teacher, tmp_path):
+    versions = set()
+    for told in ({}, {"prompt": "is it so: "}, {"template": "{query} {passage}"}, {"label": "LABEL_0"}):
+        entry = {"id": "one", "model": teacher, **told}
+        (tmp_path / "zoo.yaml").write_text(yaml.safe_dump({"teachers": [entry]}))
+        ((_, labelling),) = _versioned(LabelConfig(zoo=str(tmp_path / "zoo.yaml"), warehouse="w"))
+        scoring = checked_model(ScoreConfig(model=teacher, **told))
+        assert scoring == labelling
+        versions.add(scoring.model_version)
+    assert len(versions) == 4
+    assert model_version(teacher) in versions
+
+
+def test_what_does_not_fit_is_refused_before_a_session_is_asked(teacher, generator, student_folder):
+    for model, told, message in (
+        (student_folder, {"prompt": PROMPT}, "is a student of ours, which takes no prompt, template or label"),
+        (f"{teacher},{student_folder}", {"label": "1"}, "is a student of ours, which takes no prompt"),
+        (teacher, {"prompt": PROMPT, "template": "{query} {passage}"}, "has no place for its prompt"),
+        (teacher, {"template": "chat"}, "has no chat template .*; as a flag of mkdm score"),
+        (teacher, {"label": "relevant"}, r"has no label 'relevant' .*; it has 0 \(LABEL_0\), 1 \(LABEL_1\)"),
+        (generator, {}, "give the label that means relevant, one of yes, Yes,.*; as a flag of mkdm score, or in its"),
+        (generator, {"label": "Yes"}, "give a template .*; as a flag of mkdm score, or in its entry of a zoo"),
+    ):
+        with pytest.raises(ModelError, match=message) as refused:
+            run(None, ScoreConfig(model=model, **told))
+        assert "\n" not in str(refused.value)
+    with pytest.raises(ConfigError, match="IR files answer for the model's own label"):
+        run(None, ScoreConfig(model=teacher, label="LABEL_0", backend="openvino"))
+    with pytest.raises(ConfigError, match="--template is empty: leave it out"):
+        ScoreConfig(model=teacher, template="")
+
+
+def test_settings_of_mkdm_run_have_them(teacher, tmp_path):
+    told = {"prompt": PROMPT, "template": TEMPLATE, "label": "1"}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump({"score": told}))
+    _, score, _ = whole._configs(RunConfig(teacher, "W", str(tmp_path / "settings.yaml")))
+    assert score.prompting == Prompting(**told)
