@@ -43,10 +43,13 @@ from mkdm.columns import PAIR_KEY
 from mkdm.config import parse_config, require_at_least
 from mkdm.errors import ConfigError
 from udfs.imports import import_ahead
+from udfs.model import Prompting
 from udfs.scoring import ScoringSettings, check_model
 
 SETTINGS = ("backend", "precision", "max_length")
 """The flags that change a score, besides model and input: part of a run's fingerprint."""
+PROMPTING = ("prompt", "template", "label")
+"""How a model is asked, by the names of a zoo; where one is given, it is such a part too."""
 RESULT_TABLES = ("scores", "rejected_pairs")
 """The tables that take the rows: every pair ends in one of the two."""
 OUTPUTS = (*RESULT_TABLES, "runs")
@@ -76,6 +79,13 @@ class ScoreConfig(PairsJobConfig):
     than 1,000 pairs run in fp32 where there are no exports."""
     max_length: int | None = None
     """Tokens of a pair at most, special tokens included; the passage is cut. Default: as the model was trained."""
+    prompt: str | None = None
+    """The task in words, as in a zoo; default: the model's own. Without a template it stands before the query."""
+    template: str | None = None
+    """The text of a pair, with {query} before {passage}, and {prompt} where it has one; or chat, for the tokenizer's
+    chat template. Default: as the model's card says, or as its tokenizer joins two texts."""
+    label: str | None = None
+    """What means relevant: name or number of a classifier's label, or the word that a generative model answers."""
     incremental: bool = False
     """Score only pairs that came or whose text changed since the last complete run of this model and these settings."""
     run_id: str | None = None
@@ -84,10 +94,18 @@ class ScoreConfig(PairsJobConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "max_length")
+        for name in PROMPTING:
+            if getattr(self, name) == "":
+                raise ConfigError(f"--{name} is empty: leave it out")
         if self.run_id is not None and not RUN_NAME.match(self.run_id):
             raise ConfigError(
                 f"--run-id is {self.run_id!r}; it takes up to 100 letters, digits, dots, hyphens, underscores"
             )
+
+    @property
+    def prompting(self) -> Prompting:
+        """How the model is asked."""
+        return Prompting(self.prompt, self.template, self.label)
 
 
 @one_line
@@ -96,7 +114,8 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
 
     Raises:
         ConfigError: a setting that the model, or the run that it names, cannot meet.
-        ModelError: the model folder is missing, incomplete or changed, or lacks the IR file that is asked for.
+        ModelError: the model folder is missing, incomplete or changed, lacks the IR file that is asked for, or takes no
+            such prompt, template or label.
         InputError: the pairs are missing, empty, or lack a column or its type; or an incremental run cannot tell what
             changed in them.
         RejectRateError: more pairs were rejected than allowed; all that was scored is kept.
@@ -106,7 +125,8 @@ def run(spark: SparkSession, config: ScoreConfig) -> RunReport:
     with interpreted(spark) as compile_queries:
         job = PairsJob.read(spark, config, config.warehouse, compile_queries)
         _say_workers(spark, model)
-        settings = settings_of(config, SETTINGS) | model.export_setting
+        said = tuple(name for name in PROMPTING if getattr(config, name) is not None)
+        settings = settings_of(config, (*SETTINGS, *said)) | model.export_setting
         asked = Identity(SCORE_JOB, settings, job.pairs.versions, model.model_version, dict(model.origin))
         model = settled_model(job, asked, model, config.run_id, config.incremental)
         identity = replace(asked, settings=settings | model.settled_setting)
@@ -231,7 +251,9 @@ def transform(
 
 def checked_model(config: ScoreConfig) -> ScoringSettings:
     """The model of a config, checked on the driver; see `check_model`."""
-    return check_model(config.model, config.backend, config.precision, config.max_length, config.token_budget)
+    return check_model(
+        config.model, config.backend, config.precision, config.max_length, config.token_budget, config.prompting
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

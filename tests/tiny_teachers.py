@@ -51,7 +51,7 @@ def tiny_config(family: str, tokenizer: PreTrainedTokenizerFast, **more):
     ids |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     if family in ("t5", "mt5"):
         shape = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "n_positions": 128}
-        return AutoConfig.for_model(family, **ids, **shape, decoder_start_token_id=tokenizer.pad_token_id, **more)
+        return AutoConfig.for_model(family, **ids, **shape | more, decoder_start_token_id=tokenizer.pad_token_id)
     return AutoConfig.for_model(family, **ids, **SHAPE | MORE.get(family, {}) | more)
 
 

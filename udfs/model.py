@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pyspark.sql.utils import is_remote
 
-from mkdm.model import Export, Teacher, check_max_length, is_uri, pinned_models, read_zoo
+from mkdm.model import Export, Prompting, Teacher, check_max_length, is_uri, pinned_models, read_zoo
 
-__all__ = ["Export", "Teacher", "check_max_length", "is_uri", "pinned_models", "read_zoo", "seen_by_tasks"]
+__all__ = ["Export", "Prompting", "Teacher", "check_max_length", "is_uri", "pinned_models", "read_zoo", "seen_by_tasks"]
 
 
 def seen_by_tasks(folders: str) -> str:

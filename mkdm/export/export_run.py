@@ -9,18 +9,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mkdm.errors import InputError
+from mkdm.errors import InputError, ModelError
 from mkdm.export.batch_shapes import Shape, batches_of_all_shapes, in_all_shapes
 from mkdm.export.export_folder import carry_over, foreign_names, replacing
 from mkdm.export.graphs import Graph, graphs_of
 from mkdm.export.quality_gate import ValidationPairs, failure, quality
 from mkdm.model import (
+    FAMILIES,
     IR_PRECISIONS,
     Export,
     ExportedModel,
     folder_of,
     load_checkpoint,
     model_version,
+    read_json,
     read_wording,
     relevant_is_first,
 )
@@ -97,8 +99,8 @@ def export_files(
         The record. A precision that failed the gate is in its `refused`, unless forced.
 
     Raises:
-        ModelError: the model does not load or convert, its folder cannot be written, or a file of another tool there
-            has a name that an export needs.
+        ModelError: the model does not load or convert, is a T5 of which int8 alone is wanted, its folder cannot be
+            written, or a file of another tool there has a name that an export needs.
         InputError: no pair is left to calibrate on, or none or one kind of golden label to judge by.
     """
     folder = folder_of(folder)
@@ -107,6 +109,7 @@ def export_files(
     made_of, wording = model_version(folder), read_wording(folder)
     loaded = torch_loaded(model, tokenizer, made_of, "fp32", wording=wording)
     kind.check(loaded)
+    precisions = _quantisable(folder, settings.precisions, say)
     encoder = loaded.encoder()
     calibration, validation = _usable(encoder, calibration, validation, say)
     tools = {name: version(name) for name in kind.tools}
@@ -118,7 +121,7 @@ def export_files(
         shapes = [(one, score_at_once(loaded.backend, encoder, one)) for one in batches]
         figures = quality(reference, reference, validation)
         at_hand = {name: figures[name] for name in ("accuracy", "auc")} | {"pairs_per_s": rate}
-        for precision in _runnable(kind, settings.precisions, say):
+        for precision in _runnable(kind, precisions, say):
             say(f"converting to {precision}")
             graphs = graphs_of(model.to("cpu"), encoder)
             files = kind.convert(loaded, graphs, precision, calibration, settings.seed, part)
@@ -176,6 +179,17 @@ def _usable(
         validation.golden_labels[rows],
     )
     return ([queries[row] for row in few], [passages[row] for row in few]), judges
+
+
+def _quantisable(folder: Path, precisions: Sequence[str], say: Callable[[str], None]) -> Sequence[str]:
+    """The precisions that a model of that family can have: nncf's int8 file of T5 takes batches of one size alone."""
+    family = FAMILIES.get(str(read_json(folder / "config.json").get("model_type")))
+    if family is None or family.kind != "encoder-decoder" or "int8" not in precisions:
+        return precisions
+    if set(precisions) == {"int8"}:
+        raise ModelError(f"{folder} is a {family.title}, which has no int8 file: take --precisions fp32,bf16")
+    say(f"int8 left out: a {family.title} has no int8 file")
+    return [name for name in precisions if name != "int8"]
 
 
 def _runnable(kind: Format, precisions: Sequence[str], say: Callable[[str], None]) -> list[str]:

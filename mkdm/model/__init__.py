@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         model_version,
         models_version,
         pinned_models,
+        read_json,
         saved_length,
         tokenizer_version,
     )

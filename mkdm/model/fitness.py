@@ -185,5 +185,6 @@ def _check_cross_encoder(folder: Path, prompting: Prompting, generative: bool) -
     if prompt and prompting.prompt is None and not generative:
         raise ModelError(
             f"{folder} puts the prompt {prompt!r} ({name}) before its texts, which is not done here: give it as "
-            f"the prompt of its entry in a zoo, or remove default_prompt_name from config_sentence_transformers.json"
+            f"--prompt of mkdm score or the prompt of its entry in a zoo, or remove default_prompt_name from "
+            f"config_sentence_transformers.json"
         )

@@ -57,6 +57,7 @@ class Wording:
 
 
 PLAIN = Prompting()
+_WHERE = "as a flag of mkdm score, or in its entry of a zoo"
 _OPPOSITES = {"yes": "no", "Yes": "No", "YES": "NO", "true": "false", "True": "False", "1": "0"}
 _QWEN3_TEMPLATE = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
@@ -109,8 +110,8 @@ def read_wording(folder: str | Path, prompting: Prompting = PLAIN) -> Wording | 
     template = prompting.template or template
     if template is None:
         raise ModelError(
-            f"{folder} answers in words, and nothing tells how to ask it: give its entry in a zoo a template with "
-            f"{QUERY} and {PASSAGE} in it, and the label that means relevant"
+            f"{folder} answers in words, and nothing tells how to ask it: give a template with {QUERY} and {PASSAGE} "
+            f"in it, and the label that means relevant; {_WHERE}"
         )
     if said is None and PROMPT in template:
         said = prompt
@@ -155,8 +156,8 @@ def _has_roles(tokenizer: Any) -> bool:
 def _chat(folder: Path, tokenizer: Any, prompt: str | None) -> str:
     if not _has_roles(tokenizer):
         raise ModelError(
-            f"the tokenizer of {folder} has no chat template with the roles query and document: write the template "
-            f"into the zoo"
+            f"the tokenizer of {folder} has no chat template with the roles query and document: give the template; "
+            f"{_WHERE}"
         )
     messages = [] if prompt is None else [{"role": "system", "content": prompt}]
     messages += [{"role": "query", "content": QUERY}, {"role": "document", "content": PASSAGE}]
@@ -171,8 +172,7 @@ def _answers(folder: Path, tokenizer: Any, label: str | None) -> tuple[int, ...]
     """The ids of the irrelevant and the relevant token, by the word that means relevant."""
     if label not in _OPPOSITES:
         raise ModelError(
-            f"{folder} answers in words: give its entry in a zoo the label that means relevant, one of "
-            f"{', '.join(_OPPOSITES)}"
+            f"{folder} answers in words: give the label that means relevant, one of {', '.join(_OPPOSITES)}; {_WHERE}"
         )
     found = [tokenizer.encode(word, add_special_tokens=False) for word in (_OPPOSITES[label], label)]
     if any(len(ids) != 1 or ids[0] == tokenizer.unk_token_id for ids in found):

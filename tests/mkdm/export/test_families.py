@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from tiny_teachers import chat_tokenizer, save_classifier, save_generator, t5_tokenizer
 
+from mkdm.errors import ModelError
 from mkdm.export.batch_shapes import batches_of_all_shapes, in_all_shapes
 from mkdm.export.openvino_export import ExportSettings, export_model
 from mkdm.export.quality_gate import ValidationPairs
 from mkdm.model import FAMILIES, load_checkpoint
-from mkdm.scoring import LoadedBackend, PairEncoder, Scorer, TorchBackend, score_at_once
+from mkdm.scoring import LoadedBackend, PairEncoder, Scorer, TorchBackend, machine_precisions, score_at_once
 
 openvino = pytest.importorskip("openvino")
 FP32 = ExportSettings(("fp32",))
@@ -26,8 +27,15 @@ def validation(texts) -> ValidationPairs:
     return ValidationPairs(queries, queries, passages, np.arange(60) % 2)
 
 
-def export(folder, validation, **more):
-    return export_model(folder, (validation.queries[:5], validation.passages[:5]), validation, FP32, **more)
+def export(folder, validation, settings=FP32, **more):
+    return export_model(folder, (validation.queries[:5], validation.passages[:5]), validation, settings, **more)
+
+
+def save(family, tokenizers, texts, folder):
+    tokenizer = chat_tokenizer(texts[1]) if FAMILIES[family].kind == "decoder" else tokenizers["roberta"]
+    if family in ("bert", "deberta-v2", "nomic_bert"):
+        tokenizer = tokenizers["bert"]
+    save_classifier(folder, family, tokenizer)
 
 
 def check(folder, validation):
@@ -42,11 +50,7 @@ def check(folder, validation):
 
 @pytest.mark.parametrize("family", [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_classifiers(family, tokenizers, texts, validation, tmp_path):
-    kind = FAMILIES[family].kind
-    tokenizer = chat_tokenizer(texts[1]) if kind == "decoder" else tokenizers["roberta"]
-    if family in ("bert", "deberta-v2", "nomic_bert"):
-        tokenizer = tokenizers["bert"]
-    save_classifier(tmp_path, family, tokenizer)
+    save(family, tokenizers, texts, tmp_path)
     check(tmp_path, validation)
 
 
@@ -55,6 +59,39 @@ def test_answers(family, texts, validation, tmp_path):
     tokenizer = t5_tokenizer(texts[1]) if family == "t5" else chat_tokenizer(texts[1])
     save_generator(tmp_path, family, tokenizer, **{} if family == "t5" else {"max_position_embeddings": 300})
     check(tmp_path, validation)
+
+
+LESS_EXACT = ["modernbert", "qwen3"]
+
+
+@pytest.mark.parametrize(
+    "family",
+    [*LESS_EXACT, *(pytest.param(name, marks=pytest.mark.slow) for name in (*FEW, *OTHERS) if name not in LESS_EXACT)],
+)
+def test_bf16_and_int8_stay_near(family, tokenizers, texts, validation, tmp_path):
+    """In batches of all shapes; forced, since AUC of so tiny a model's scores lies within the rounding of int8."""
+    save(family, tokenizers, texts, tmp_path)
+    files = tuple(name for name in ("bf16", "int8") if name in machine_precisions())
+    made = export(tmp_path, validation, settings=ExportSettings(files, force=True))
+    pairs = validation.queries, validation.passages
+    expected = Scorer.load(tmp_path, "torch", "fp32").score(*pairs)
+    for name, near in zip(("bf16", "int8"), (0.05, 0.25), strict=True):
+        if name in files:
+            assert made.exported[name].figures["not_finite"] == 0
+            for budget in (None, 300):
+                found = Scorer.load(tmp_path, "openvino", name, None, budget).score(*pairs)
+                np.testing.assert_allclose(found, expected, rtol=0, atol=near)
+
+
+@pytest.mark.slow
+def test_t5_has_bf16_and_no_int8(texts, validation, tmp_path):
+    save_generator(tmp_path, "t5", t5_tokenizer(texts[1]))
+    said: list[str] = []
+    made = export(tmp_path, validation, settings=ExportSettings(("bf16", "int8"), force=True), say=said.append)
+    assert "int8" not in {*made.exported, *made.refused}
+    assert "int8 left out: a MonoT5 has no int8 file" in said
+    with pytest.raises(ModelError, match="has no int8 file: take --precisions fp32,bf16"):
+        export(tmp_path, validation, settings=ExportSettings(("int8",)))
 
 
 def test_mean_over_positions(tokenizers, validation, tmp_path):

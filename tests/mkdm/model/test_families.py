@@ -132,8 +132,14 @@ def test_decoders_that_answer_in_words(family, llama, chat, pairs, tmp_path):
 def test_decoder_that_nothing_tells_how_to_ask(llama, tmp_path):
     save_generator(tmp_path, "llama", llama)
     for prompting, message in (
-        (Prompting(), "answers in words: give its entry in a zoo the label that means relevant, one of yes, Yes"),
-        (Prompting(label="Yes"), "answers in words, and nothing tells how to ask it: give .* a template"),
+        (
+            Prompting(),
+            "answers in words: give the label that means relevant, one of yes, Yes, .*; as a flag of mkdm score, or",
+        ),
+        (
+            Prompting(label="Yes"),
+            "answers in words, and nothing tells how to ask it: give a template .* in its entry of a zoo",
+        ),
         (Prompting(None, "{query}", "Yes"), r"must have \{query\} once and then \{passage\} once"),
         (Prompting(None, "{prompt} {query} {passage}", "Yes"), r"has \{prompt\}: give a prompt beside it"),
         (Prompting("Is it?", TEMPLATE, "Yes"), r"has no place for its prompt: write \{prompt\} into it"),
