@@ -13,34 +13,12 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from zlib import crc32
-
-import pyspark
 
 from cluster.errors import ClusterError
-from cluster.java import check_java, java_path
+from cluster.java import DUMP_VARIABLE, archive_path, check_java
+from cluster.session import ClusterConfig, start_session
 
-_QUIET = "-Xlog:cds=off -Xlog:cds+dynamic=off"
-"""Or else a JVM that an archive does not suit says so on standard output, which is a job's."""
-_DUMP = "MKDM_DUMP_CLASSES"
 _SECONDS = 300
-
-
-def archive_path() -> Path:
-    """Where the archive for this Java and this Spark is, or would be."""
-    java = Path(java_path()).resolve()
-    jars = Path(pyspark.__file__).parent / "jars"
-    told = [str(java), str(jars), pyspark.__version__]
-    told += [str(found.stat().st_mtime_ns) for found in (java, jars) if found.exists()]
-    return Path(sys.prefix, "share", "mkdm", f"classes-{crc32(' '.join(told).encode()):08x}.jsa")
-
-
-def java_options() -> str:
-    """What tells a JVM to start from the archive; empty where there is none. No archive is made but by `main`."""
-    if os.environ.get(_DUMP):
-        return f"-XX:ArchiveClassesAtExit={os.environ[_DUMP]} {_QUIET}"
-    path = archive_path()
-    return f"-XX:SharedArchiveFile={path} {_QUIET}" if path.exists() and " " not in str(path) else ""
 
 
 def make_archive() -> Path | None:
@@ -60,7 +38,7 @@ def make_archive() -> Path | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder, path.name)
-        environment = os.environ | {_DUMP: str(made)}
+        environment = os.environ | {DUMP_VARIABLE: str(made)}
         done = subprocess.run(
             [sys.executable, "-m", "cluster.class_archive", folder],
             env=environment,
@@ -86,8 +64,6 @@ def _load_classes(folder: str) -> None:
     """Do once what jobs do, and end the JVM, which writes the archive before it is gone."""
     from pyspark import SparkContext
     from pyspark.sql import functions as F
-
-    from cluster.session import ClusterConfig, start_session
 
     spark = start_session(ClusterConfig(), "classes")
     rows, one, other = (str(Path(folder, name)) for name in ("rows", "one", "other"))

@@ -9,10 +9,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zlib import crc32
 
 from cluster.errors import ClusterError
 
 SUPPORTED = (17, 21)
+DUMP_VARIABLE = "MKDM_DUMP_CLASSES"
+"""Names the file that a JVM is to write its classes to, when it ends; see `cluster.class_archive`."""
+_QUIET = "-Xlog:cds=off -Xlog:cds+dynamic=off"
+"""Or else a JVM that an archive does not suit says so on standard output, which is a job's."""
 _INSTALL = "install OpenJDK 17 (Debian: apt-get install openjdk-17-jdk-headless) or point JAVA_HOME at one"
 
 
@@ -55,6 +60,28 @@ def java_path() -> str:
         where = f"in JAVA_HOME ({home})" if home else "on PATH"
         raise ClusterError(f"no Java {where}: {_INSTALL}")
     return java
+
+
+def archive_path() -> Path:
+    """Where the archive of classes for this Java and this Spark is, or would be: in the Python environment.
+
+    Raises:
+        ClusterError: there is no Java.
+    """
+    import pyspark  # by then there is one
+
+    java, jars = Path(java_path()).resolve(), Path(pyspark.__file__).parent / "jars"
+    told = [str(java), str(jars), pyspark.__version__]
+    told += [str(found.stat().st_mtime_ns) for found in (java, jars) if found.exists()]
+    return Path(sys.prefix, "share", "mkdm", f"classes-{crc32(' '.join(told).encode()):08x}.jsa")
+
+
+def class_options() -> str:
+    """What tells a JVM to start from the archive of classes; empty where there is none."""
+    if os.environ.get(DUMP_VARIABLE):
+        return f"-XX:ArchiveClassesAtExit={os.environ[DUMP_VARIABLE]} {_QUIET}"
+    path = archive_path()
+    return f"-XX:SharedArchiveFile={path} {_QUIET}" if path.exists() and " " not in str(path) else ""
 
 
 def _plain_version(java: str) -> str:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from pyspark.sql import SparkSession
 from pyspark.sql.utils import is_remote
 
-from cluster.class_archive import java_options
 from cluster.connect import VARIABLE, connect, default_parallelism, is_connect, setting, shown
 from cluster.delta import SESSION_CONF, jar_conf, require_delta
 from cluster.errors import ClusterError
-from cluster.java import check_java
+from cluster.java import check_java, class_options
 from cluster.pack import NAME, PYTHON
 
 if TYPE_CHECKING:
@@ -182,7 +181,7 @@ def _own_conf(config: ClusterConfig, whole_executor: bool) -> dict[str, str]:
         # With one tier alone the JVM keeps 48 MB for code, which Spark and Delta outgrow within a minute: it then drops
         # code that it soon compiles again. 240 MB is what it keeps for all tiers.
         compiling = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
-        conf["spark.driver.extraJavaOptions"] = f"{compiling} {java_options()}".strip()
+        conf["spark.driver.extraJavaOptions"] = f"{compiling} {class_options()}".strip()
     return conf
 
 

@@ -15,8 +15,8 @@ from local_http import free_port
 from pyspark.find_spark_home import _find_spark_home
 from pyspark.sql import SparkSession
 
-from cluster.class_archive import java_options
 from cluster.delta import SESSION_CONF, jar_conf
+from cluster.java import class_options
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
@@ -44,7 +44,7 @@ def connect_server(folder: Path, conf: dict[str, str], cores: int = 2) -> Iterat
         **jar_conf(None),
         "spark.master": f"local[{cores},4]",
         "spark.driver.memory": "2g",
-        "spark.driver.extraJavaOptions": f"-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m {java_options()}",
+        "spark.driver.extraJavaOptions": f"-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m {class_options()}",
         "spark.task.cpus": str(cores),
         "spark.databricks.delta.snapshotPartitions": "1",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(cores),  # VACUUM would start 10,000 tasks

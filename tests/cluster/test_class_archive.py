@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from cluster import class_archive
-from cluster.class_archive import archive_path, java_options, make_archive
-from cluster.java import java_path
+from cluster.class_archive import make_archive
+from cluster.java import DUMP_VARIABLE, archive_path, class_options, java_path
 
 STARTED = """
 import sys
@@ -23,12 +22,12 @@ print("rows", spark.range(3).count())
 def prefix(tmp_path, monkeypatch):
     """An environment of its own, without an archive."""
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    monkeypatch.delenv(class_archive._DUMP, raising=False)
+    monkeypatch.delenv(DUMP_VARIABLE, raising=False)
     return tmp_path
 
 
 def test_without_an_archive_a_jvm_starts_as_ever(prefix):
-    assert java_options() == ""
+    assert class_options() == ""
     assert archive_path().parent == prefix / "share" / "mkdm"
 
 
@@ -45,7 +44,7 @@ def test_another_java_has_another_archive(prefix, monkeypatch, tmp_path):
 def test_an_archive_that_does_not_fit_is_passed_over_in_silence(prefix):
     archive_path().parent.mkdir(parents=True)
     archive_path().write_bytes(b"no archive")
-    options = java_options().split()
+    options = class_options().split()
     assert f"-XX:SharedArchiveFile={archive_path()}" in options
     done = subprocess.run([java_path(), *options, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("openjdk"), "nothing but the version"
