@@ -9,7 +9,6 @@ from typing import Literal
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from cluster.interpreted import interpreted
 from cluster.session import ClusterConfig, start_session
 from jobs.engine import (
     COMPLETE,
@@ -27,6 +26,7 @@ from jobs.engine import (
     blocks_of,
     dealt,
     groups_for,
+    interpreted,
     one_line,
     outcome_of,
     refuse_rejects,

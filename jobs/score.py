@@ -8,7 +8,6 @@ from typing import Any, Literal
 from pyspark.sql import DataFrame, SparkSession
 
 from cluster.connect import is_connect
-from cluster.interpreted import interpreted
 from cluster.session import ClusterConfig, gives_whole_executors, start_session, task_slots
 from jobs.engine import (
     COMPLETE,
@@ -26,6 +25,7 @@ from jobs.engine import (
     chain_of,
     changes_since,
     has_read,
+    interpreted,
     is_laid_out,
     one_line,
     refuse_rejects,

@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         scored_rows,
     )
     from jobs.engine.settled import settled_model
+    from jobs.engine.small_runs import interpreted
     from jobs.engine.table import Table
     from jobs.engine.text_files import FileOptions, small_batches
     from jobs.engine.warehouse import Warehouse

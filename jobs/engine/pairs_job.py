@@ -17,12 +17,10 @@ from jobs.engine.pairs_flags import PairsFlags
 from jobs.engine.pinned_pairs import PinnedPairs
 from jobs.engine.run_report import RunReport
 from jobs.engine.scoring import ROWS_PER_TASK
+from jobs.engine.small_runs import INTERPRETED_ROWS
 from jobs.engine.table import Table
 from jobs.engine.warehouse import Warehouse
 from mkdm.config import require_at_least, require_shares
-
-INTERPRETED_ROWS = 10_000
-"""Rows of a run up to which Spark loses less by interpreting its queries than by compiling them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,8 @@
 
 import pytest
 
-from cluster.interpreted import interpreted
 from jobs import score
-from jobs.engine import chunked_run, pairs_job
+from jobs.engine import chunked_run, interpreted, pairs_job
 
 NAMES = ("spark.sql.codegen.wholeStage", "spark.sql.codegen.factoryMode", "spark.sql.adaptive.enabled")
 OWN = ("true", "FALLBACK", "true")
