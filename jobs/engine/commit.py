@@ -71,45 +71,32 @@ def commit_chunk(
         RunFailedError: rows are missing, staged or committed.
     """
     with with_settings(staged.sparkSession, _AT_ONCE):
-        return _commit(staged, scores, rejects, ledger, run, chunk, expected, began, per_pair)
-
-
-def _commit(
-    staged: DataFrame,
-    scores: Output,
-    rejects: Output,
-    ledger: Ledger,
-    run: Run,
-    chunk: int,
-    expected: int,
-    began: float,
-    per_pair: int,
-) -> Totals:
-    sums, details = measure(staged)
-    if sums["all"] != expected * per_pair:
-        raise RunFailedError(
-            f"{expected:,} pairs went into chunk {chunk}, and {sums['all']:,} rows came out, not {per_pair} for each"
+        sums, details = measure(staged)
+        if sums["all"] != expected * per_pair:
+            raise RunFailedError(
+                f"{expected:,} pairs went into chunk {chunk}, and {sums['all']:,} rows came out, "
+                f"not {per_pair} for each"
+            )
+        written = sums["all"] - sums["rejected"]
+        for output, count in ((scores, written), (rejects, sums["rejected"])):
+            if count:
+                transaction = run.transaction(chunk)
+                files = math.ceil(count / SCORES_PER_FILE)
+                rows = output.rows(staged, run)
+                rows = rows.coalesce(1) if files == 1 else rows.repartitionByRange(files, PASSAGE_ID)
+                version = output.table.append(rows.sortWithinPartitions(PASSAGE_ID, QUERY_ID), transaction)
+                output.table.verify(transaction, count, version)
+        totals = Totals(
+            rows_read=expected,
+            rows_written=written,
+            rows_rejected=sums["rejected"],
+            tokens=sums["tokens"],
+            padding_ratio=1 - sums["tokens"] / sums["padded"] if sums["padded"] else 0.0,
+            model_loads=sums["loads"],
+            seconds=time.monotonic() - began,
         )
-    written = sums["all"] - sums["rejected"]
-    for output, count in ((scores, written), (rejects, sums["rejected"])):
-        if count:
-            transaction = run.transaction(chunk)
-            files = math.ceil(count / SCORES_PER_FILE)
-            rows = output.rows(staged, run)
-            rows = rows.coalesce(1) if files == 1 else rows.repartitionByRange(files, PASSAGE_ID)
-            version = output.table.append(rows.sortWithinPartitions(PASSAGE_ID, QUERY_ID), transaction)
-            output.table.verify(transaction, count, version)
-    totals = Totals(
-        rows_read=expected,
-        rows_written=written,
-        rows_rejected=sums["rejected"],
-        tokens=sums["tokens"],
-        padding_ratio=1 - sums["tokens"] / sums["padded"] if sums["padded"] else 0.0,
-        model_loads=sums["loads"],
-        seconds=time.monotonic() - began,
-    )
-    ledger.complete_chunk(run, chunk, totals, details)
-    return totals
+        ledger.complete_chunk(run, chunk, totals, details)
+        return totals
 
 
 def measure(staged: DataFrame) -> tuple[dict[str, int], Details]:
