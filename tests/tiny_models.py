@@ -121,10 +121,10 @@ def separate_student(
     return spread_scores(MkdmModel(config).eval())
 
 
-def spread_scores(model):
+def spread_scores(model, factor=5.0):
     """Scale a random model's weights so that its scores differ from pair to pair."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.mul_(5)
+                parameter.mul_(factor)
     return model

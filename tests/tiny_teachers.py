@@ -70,7 +70,9 @@ def save_generator(folder: Path, family: str, tokenizer: PreTrainedTokenizerFast
 def _random(auto, config):
     torch.manual_seed(0)
     model = auto.from_config(config).eval()
-    return model if config.is_encoder_decoder else spread_scores(model)  # T5's weights are large as they are
+    if config.is_encoder_decoder:  # T5's weights are large as they are
+        return model
+    return spread_scores(model, 5 * (SHAPE["hidden_size"] / config.hidden_size) ** 0.5)  # or wide ones are chaotic
 
 
 def _saved(model, tokenizer, folder):

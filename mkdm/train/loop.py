@@ -115,6 +115,8 @@ class _Run:
                 module.p = config.dropout
         self.student.to(processes.device)  # type: ignore[arg-type]
         bf16 = (fastest_precision(processes.device) if config.precision == "auto" else config.precision) == "bf16"
+        if bf16 and processes.device.type == "cpu":  # where torch's fused kernel is slow backwards
+            self.student.encoder.set_attn_implementation("eager")
         self.loss = TrainingLoss(self.student, config, bf16)
         self.optimiser = torch.optim.AdamW(_groups(self.loss, config.weight_decay), lr=config.learning_rate, fused=True)
         left_out = ELSEWHERE if config.separate_layers else (*ELSEWHERE, *SEPARATE)

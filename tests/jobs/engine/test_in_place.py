@@ -1,7 +1,9 @@
 """What a build made is scored where it lies: by bucket, at its pinned versions, with the rows of a run that copies."""
 
+import contextlib
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -39,10 +41,19 @@ def build(warehouse: Warehouse, student_folder: str, log=LOG, **changes) -> None
 
 @pytest.fixture(scope="module")
 def built(spark, tmp_path_factory, student_folder) -> Warehouse:
-    """A warehouse whose pairs are built of LOG. To be copied, not used."""
+    """A warehouse whose pairs are built of LOG, in several files. To be copied, not used."""
     warehouse = Warehouse(spark, str(tmp_path_factory.mktemp("built") / "warehouse"))
-    build(warehouse, student_folder)
+    with in_small_files():
+        build(warehouse, student_folder)
     return warehouse
+
+
+@contextlib.contextmanager
+def in_small_files() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "CANDIDATES_PER_TASK", 50)
+        patch.setattr(steps, "PASSAGES_PER_FILE", 10)
+        yield
 
 
 class Tasks:
@@ -199,22 +210,30 @@ def test_nobody_can_put_a_row_in_a_wrong_bucket(spark, warehouse):
         )
 
 
+def test_a_build_writes_in_the_order_of_buckets(built):
+    check_order(built)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        pytest.param({"duplicates": "merge"}, marks=pytest.mark.slow),
-        pytest.param({"passage_in_pairs": True}, marks=pytest.mark.slow),
-        pytest.param({"passages_per_query": 5}, marks=pytest.mark.slow),
-        pytest.param({"prefilter": "bm25", "passages_per_document": 2}, marks=pytest.mark.slow),
+        {"duplicates": "merge"},
+        {"passage_in_pairs": True},
+        {"passages_per_query": 5},
+        {"prefilter": "bm25", "passages_per_document": 2},
     ],
     ids=str,
 )
-def test_a_build_writes_in_the_order_of_buckets(spark, tmp_path, student_folder, changes, monkeypatch):
-    monkeypatch.setattr(selection, "CANDIDATES_PER_TASK", 50)
-    monkeypatch.setattr(steps, "PASSAGES_PER_FILE", 10)
+def test_a_build_of_another_kind_writes_in_that_order_too(spark, tmp_path, student_folder, changes):
     warehouse = Warehouse(spark, str(tmp_path / "warehouse"))
-    build(warehouse, student_folder, **changes)
+    with in_small_files():
+        build(warehouse, student_folder, **changes)
+    check_order(warehouse)
+
+
+def check_order(warehouse: Warehouse) -> None:
+    """Files hold ranges of buckets that do not overlap, each in its order, so that chunks are read in place."""
     for name in ("pairs", "passages"):
         rows = warehouse.table(name).read()
         document = F.regexp_extract("passage_id", "^(.*):", 1)
@@ -227,7 +246,7 @@ def test_a_build_writes_in_the_order_of_buckets(spark, tmp_path, student_folder,
         ranges.sort()
         assert len(ranges) > 1
         assert all(before[1] < after[0] for before, after in pairwise(ranges))
-    pinned = read_pairs(spark, warehouse.table("pairs"), None)
+    pinned = read_pairs(warehouse.spark, warehouse.table("pairs"), None)
     there = pinned.in_place()
     assert isinstance(there, InPlace)
     assert there.in_order(CHUNKS)

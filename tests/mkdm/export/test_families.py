@@ -12,6 +12,7 @@ from mkdm.export.openvino_export import ExportSettings, export_model
 from mkdm.export.quality_gate import ValidationPairs
 from mkdm.model import FAMILIES, load_checkpoint
 from mkdm.scoring import LoadedBackend, PairEncoder, Scorer, TorchBackend, machine_precisions, score_at_once
+from mkdm.scoring.openvino_backend import keep_gates_apart
 
 openvino = pytest.importorskip("openvino")
 FP32 = ExportSettings(("fp32",))
@@ -52,6 +53,22 @@ def check(folder, validation):
 def test_classifiers(family, tokenizers, texts, validation, tmp_path):
     save(family, tokenizers, texts, tmp_path)
     check(tmp_path, validation)
+
+
+@pytest.mark.skipif("bf16" not in machine_precisions(), reason="this CPU has no bf16")
+@pytest.mark.parametrize("family", ["gte", "qwen3"])
+def test_gated_layers_run_in_bf16_on_one_thread(family, tokenizers, texts, validation, tmp_path):
+    """Of a size that OpenVINO would make one node of with AMX, which ends the process on a stream of one thread."""
+    tokenizer = chat_tokenizer(texts[1]) if family == "qwen3" else tokenizers["roberta"]
+    shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1, "max_position_embeddings": 300}
+    save_classifier(tmp_path, family, tokenizer, **shape)
+    export(tmp_path, validation, ExportSettings(("bf16",), force=True))
+    pairs = validation.queries, validation.passages
+    expected = Scorer.load(tmp_path, "torch", "fp32").score(*pairs)
+    found = Scorer.load(tmp_path, "openvino", "bf16", threads=1).score(*pairs)
+    assert np.corrcoef(found, expected)[0, 1] > 0.99
+    [xml] = (tmp_path / "openvino").glob("*.xml")
+    assert keep_gates_apart(openvino.Core().read_model(xml)) == 1
 
 
 @pytest.mark.parametrize("family", ["qwen3", "t5"])
