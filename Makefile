@@ -12,16 +12,19 @@ NEXT_PYTHON ?= $(shell for one in python3.13 python3.12 $(PYTHON); do $$one -c '
 # transformers and pyspark anew, 8 to 9 s of a core.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-next lint python next-python java clean
+.PHONY: demo test test-next archive lint python next-python java clean
 
 demo: python java $(VENV)/installed
 	@$(BIN)/mkdm demo
 	@echo "Making an archive of Spark's classes, which spares later starts some seconds (about 40 s, once)"
 	@$(BIN)/python -m cluster.class_archive
 
-test: python java $(VENV)/installed lint
-	@$(BIN)/python -m cluster.class_archive
+test: python java $(VENV)/installed
+	@$(MAKE) --no-print-directory --jobs 2 lint archive
 	@$(BIN)/pytest
+
+archive: $(VENV)/installed
+	@$(BIN)/python -m cluster.class_archive
 
 test-next: $(NEXT)/installed
 	@$(NEXT)/bin/python -m cluster.java && $(NEXT)/bin/pytest $(NEXT_TESTS)

@@ -13,11 +13,11 @@ NOW = {"retention_hours": 0.0, "allow_short_retention": True}
 
 
 def test_small_files_become_few_and_old_ones_go(spark, warehouse, student_folder):
-    run(spark, ScoreConfig(model=student_folder, warehouse=warehouse.root, precision="fp32", chunks=4))
+    run(spark, ScoreConfig(model=student_folder, warehouse=warehouse.root, precision="fp32", chunks=2))
     scores = warehouse.table("scores")
     before = sorted(map(tuple, scores.read().collect()))
     detail = scores.detail("numFiles", "clusteringColumns")
-    assert detail["numFiles"] == 4, "one file per chunk"
+    assert detail["numFiles"] == 2, "one file per chunk"
     assert detail["clusteringColumns"] == ["passage_id"]
 
     cares = {
@@ -25,11 +25,11 @@ def test_small_files_become_few_and_old_ones_go(spark, warehouse, student_folder
         for care in maintain(spark, MaintainConfig(warehouse=warehouse.root, tables=["scores", "runs"], **NOW))
     }
 
-    assert (cares["scores"].files_before, cares["scores"].files_after, cares["scores"].removed) == (4, 1, 4)
+    assert (cares["scores"].files_before, cares["scores"].files_after, cares["scores"].removed) == (2, 1, 2)
     assert cares["runs"].files_after == 1
     assert len(list(Path(scores.location).glob("*.parquet"))) == 1
     assert sorted(map(tuple, scores.read().collect())) == before
-    assert "4 → 1" in table_of(list(cares.values()))
+    assert "2 → 1" in table_of(list(cares.values()))
 
 
 def test_vacuum_waits_for_a_run_that_reads_an_old_version(spark, warehouse, student_folder, sample_pairs, monkeypatch):
