@@ -113,5 +113,11 @@ def _turned(bits: NDArray[np.uint32], left: int) -> NDArray[np.uint32]:
 
 
 def looked_up(values: NDArray[np.int64], place: Column) -> Column:
-    """int: the value of that place, from 0. One literal, however many there are: Spark plans it in no time."""
-    return F.get(F.split(F.lit(",".join(map(str, values.tolist()))), ",").cast("array<int>"), place)
+    """int: the value of that place, from 0; none is negative.
+
+    One literal of bytes, as digits, however many there are: Spark plans it in no time, and a task reads it as one
+    thing. An array would be as many objects, which each task of the plan reads anew.
+    """
+    width = len(str(values.max()))
+    digits = F.lit("".join(f"{value:0{width}d}" for value in values.tolist()).encode())
+    return F.substring(digits, place.cast("int") * width + 1, F.lit(width)).cast("string").cast("int")

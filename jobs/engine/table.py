@@ -40,7 +40,8 @@ class Table(ReadableTable):
             The version that it made, as the session tells it; None where it wrote nothing.
         """
         writer = rows.write.format("delta").mode("append").option("userMetadata", transaction)
-        writer = writer.partitionBy(partition_by) if partition_by else writer
+        if partition_by:  # a new table is then a run's own, and read by that column alone
+            writer = writer.partitionBy(partition_by).option("delta.dataSkippingNumIndexedCols", "0")
         writer = writer.option("txnAppId", transaction).option("txnVersion", 1)
         with suppress(*FOREIGN):  # a serverless session has no such conf
             self.spark.conf.unset(_LAST_COMMIT)
