@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from jobs.engine import blocks_of, rows_of
 from jobs.engine.blocks import rows_in_block
-from jobs.engine.buckets import bucket_of, chunk_of, owner_of
+from jobs.engine.buckets import bucket_of, chunk_of, looked_up, owner_of
 from jobs.engine.grouping import Hashed, Planned, Tasks, planned
 from jobs.engine.packing import evenly, together
 from mkdm.columns import PAIR_KEY
@@ -139,3 +139,19 @@ def test_things_are_put_together_to_full_groups_and_even_tasks():
     assert np.array_equal(np.bincount(task, filled[: len(task)]), loads)
     assert sorted(loads, reverse=True) == loads.tolist()
     assert loads.max() <= loads.mean() + 4096
+
+
+def test_values_are_looked_up_by_their_place(spark):
+    values = np.array([0, 7, 2**31 - 1, 10])
+    rows = spark.range(4).select(looked_up(values, F.col("id")).alias("value"))
+    assert [row["value"] for row in rows.collect()] == values.tolist()
+    assert rows.schema["value"].dataType.typeName() == "integer"
+
+
+@pytest.mark.classic
+def test_what_is_looked_up_is_one_thing_to_a_task(spark):
+    """Each task reads its plan anew: an array of many values would be as many objects."""
+    rows = spark.range(4).select(looked_up(np.arange(1000), F.col("id")).alias("value"))
+    plan = rows._jdf.queryExecution().optimizedPlan().toJSON()
+    assert '"dataType":"binary"' in plan
+    assert '"type":"array"' not in plan
