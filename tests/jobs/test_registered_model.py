@@ -29,6 +29,7 @@ def registry(tmp_path, monkeypatch, student_folder):
     mlflow.set_tracking_uri(None)
 
 
+@pytest.mark.slow
 def test_run_has_the_version_of_its_model_and_an_alias_may_move(spark, warehouse, registry, student_folder, tmp_path):
     config = ScoreConfig(f"models:/{NAME}@champion", warehouse.root, precision="fp32", incremental=True)
     report = run(spark, config)

@@ -41,6 +41,7 @@ def probe(monkeypatch):
     return say
 
 
+@pytest.mark.slow
 def test_every_run_that_goes_on_keeps_what_was_settled(spark, warehouse, config, probe, monkeypatch, sample_pairs):
     said = probe("torch:fp32", "torch:bf16")
     with monkeypatch.context() as cut:

@@ -35,6 +35,7 @@ def test_a_session_s_settings_come_back(compiling):
     assert settings(compiling) == OWN
 
 
+@pytest.mark.slow
 @pytest.mark.classic
 def test_a_run_of_many_rows_is_compiled_to_the_same_scores(compiling, warehouse, student_folder, monkeypatch):
     found, real = [], chunked_run.ChunkedRun._score_chunks
