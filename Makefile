@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=
 demo: python java $(VENV)/installed
 	@$(BIN)/mkdm demo
 	@echo "Making an archive of Spark's classes, which spares later starts some seconds (about 40 s, once)"
-	@$(BIN)/python -m cluster.class_archive
+	@$(MAKE) --no-print-directory archive
 
 test: python java $(VENV)/installed
 	@$(MAKE) --no-print-directory --jobs 2 lint archive

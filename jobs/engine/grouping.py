@@ -152,7 +152,7 @@ class Planned:
                 chosen = F.when(by == _BY_PASSAGE, of_passage).when(by == _BY_QUERY, of_query).otherwise(of_both)
                 rows = rows.withColumn(_UNITS, chosen.cast("bigint"))
             unit = F.col(_UNITS)
-        rows = rows.withColumn(GROUP, looked_up(self.groups, unit.cast("int")))
+        rows = rows.withColumn(GROUP, looked_up(self.groups, unit))
         return rows.withColumn(PART, looked_up(self.parts, F.col(GROUP))).drop(_CELL, _UNITS, BUCKET)
 
 

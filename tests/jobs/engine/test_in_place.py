@@ -142,7 +142,6 @@ def test_a_run_that_was_cut_off_goes_on_with_what_it_had_pinned(spark, warehouse
     assert outcome(warehouse) == copied
 
 
-@pytest.mark.slow
 def test_a_file_that_is_gone_ends_the_run_and_loses_nothing(spark, warehouse, student_folder, monkeypatch):
     commit, lost = chunked.commit_chunk, []
 

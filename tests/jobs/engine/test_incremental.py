@@ -111,7 +111,6 @@ def test_padded_ids(spark, warehouse, config):
     assert (second.totals.rows_read, of_chain(warehouse, second)) == (1, scored(A))
 
 
-@pytest.mark.slow
 def test_feed_that_was_vacuumed_is_refused_and_nothing_taken_out(spark, warehouse, config):
     put(warehouse, A, B)
     first = run(spark, config)

@@ -117,7 +117,7 @@ def test_model_folder_replaced_in_mid_run(
                     process.kill()  # the new worker has to load the model
 
     after_first_chunk(replace_model)
-    with pytest.raises(RunFailedError, match=r"the model at .* on this executor is version"):
+    with pytest.raises(RunFailedError, match=r"^run score-\w+ failed: the model at .* on this executor is version"):
         run(spark, config)
     monkeypatch.undo()
     shutil.rmtree(model)
