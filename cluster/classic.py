@@ -192,9 +192,11 @@ def _python_rows(store: Any, execution: Any) -> int:
     values = store.executionMetrics(execution.executionId())
     nodes = store.planGraph(execution.executionId()).allNodes()
     rows: dict[bool, int] = {}
-    for node in map(nodes.apply, range(nodes.size())):
+    below = False
+    for node in sorted(map(nodes.apply, range(nodes.size())), key=lambda one: one.id()):  # each before its input
         from_python = "EvalPython" in node.name() or "InPandas" in node.name()
-        if from_python or node.name() == "Generate":
+        below = below or from_python
+        if from_python or (node.name() == "Generate" and not below):
             rows[from_python] = rows.get(from_python, 0) + sum(_output_rows(node, values))
     return rows.get(False, rows[True]) if True in rows else 0
 
