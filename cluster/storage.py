@@ -144,7 +144,8 @@ class FsspecStorage:
         try:
             system = fsspec.filesystem(_OTHER_NAMES.get(scheme, scheme), use_listings_cache=False)
         except (ImportError, ValueError) as error:
-            raise OSError(f"over Spark Connect this machine reads it by fsspec, which says: {error}") from error
+            advice = "" if isinstance(error, ImportError) else ": give a folder, or a URI whose scheme it knows"
+            raise OSError(f"over Spark Connect this machine reads it by fsspec, which says: {error}{advice}") from error
         authority = _AUTHORITY.match(uri)
         root = authority[0] if authority else f"{scheme}:"
         return system, system._strip_protocol(uri), (system._strip_protocol(f"{root}/x").removesuffix("/x"), root)

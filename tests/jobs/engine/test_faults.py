@@ -73,22 +73,26 @@ def foreign(spark, sample_pairs, tmp_path_factory):
 
 
 @pytest.mark.parametrize("job", ON_PAIRS)
-@pytest.mark.parametrize("name", ["default.a_view", pytest.param("default.of_parquet", marks=pytest.mark.slow)])
-def test_pairs_that_are_no_delta_table(job, name, foreign, warehouse, line):
-    said = line(job, "--warehouse", warehouse.root, "--pairs", name)
-    assert "is not a Delta table: it is a view, or a table of another format" in said
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a_view", "it is a view"), pytest.param("of_parquet", "a table of another format", marks=pytest.mark.slow)],
+)
+def test_pairs_that_are_no_delta_table(job, name, kind, foreign, warehouse, line):
+    said = line(job, "--warehouse", warehouse.root, "--pairs", f"default.{name}")
+    assert all(part in said for part in (name, kind, "give a Delta table")), said
 
 
 @pytest.mark.parametrize("name", ["queries", "documents", "query_documents"])
 def test_inputs_of_a_build_that_are_no_delta_table(name, spark, foreign, warehouse, line):
     sample_log(4, 2).write(spark, warehouse)
     said = line("build_pairs", "--warehouse", warehouse.root, f"--{name.replace('_', '-')}", "default.a_view")
-    assert "`a_view` is not a Delta table: it is a view" in said
+    assert all(part in said for part in ("`a_view` is", "it is a view", "give a Delta table")), said
 
 
 @pytest.mark.parametrize("job", EVERY)
 def test_warehouse_of_an_unknown_scheme(job, line):
-    assert 'No FileSystem for scheme "nope": give a folder, or a URI' in line(job, "--warehouse", "nope://bucket/qa")
+    said = line(job, "--warehouse", "nope://bucket/qa")
+    assert all(part in said for part in ("nope", "give a folder, or a URI whose scheme")), said
 
 
 @pytest.mark.parametrize("job", EVERY)
