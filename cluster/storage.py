@@ -3,6 +3,7 @@
 Over Connect a path means the same storage to this machine and to Spark's: a shared folder, a mount or an object store.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -102,7 +103,7 @@ class FsspecStorage:
     def children(self, location: str) -> list[Entry]:
         system, path, root = self._at(location)
         found = [one for one in system.ls(path, detail=True) if one["name"].rstrip("/") != path.rstrip("/")]
-        return [_entry(one, root) for one in found if one["type"] != "other"]
+        return [_entry(one, root) for one in (_followed(system, one) for one in found) if one["type"] != "other"]
 
     def matches(self, pattern: str) -> list[Entry]:
         if (braces := _BRACES.search(pattern)) is not None:
@@ -149,6 +150,13 @@ class FsspecStorage:
         authority = _AUTHORITY.match(uri)
         root = authority[0] if authority else f"{scheme}:"
         return system, system._strip_protocol(uri), (system._strip_protocol(f"{root}/x").removesuffix("/x"), root)
+
+
+def _followed(system: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """What a link of a local folder leads to, which a listing does not tell; of one to nothing what was found."""
+    with contextlib.suppress(OSError):
+        return dict(system.info(found["name"])) if found.get("islink") else found
+    return found
 
 
 def _entry(found: dict[str, Any], root: tuple[str, str]) -> Entry:

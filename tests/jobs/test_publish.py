@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 from delta_sql import optimise, update
 from deltalake import DeltaTable as Reader
@@ -183,7 +184,7 @@ def test_incremental_without_a_change_feed_says_how_to_get_it(spark, warehouse, 
     spark.createDataFrame(sample_pairs[3:5], PAIRS).write.format("delta").mode("append").save(pairs)
     with pytest.raises(InputError, match=r"does not tell what changed from version 1 to 1: .*enableChangeDataFeed"):
         run(spark, but(config, pairs=pairs, incremental=True))
-    spark.createDataFrame(sample_pairs[:3], PAIRS).toPandas().to_parquet(tmp_path / "mine.parquet")
+    pd.DataFrame(sample_pairs[:3]).to_parquet(tmp_path / "mine.parquet")
     with pytest.raises(InputError, match=r"follows the change feed of a Delta table, .*mine\.parquet is a file"):
         run(spark, but(config, pairs=str(tmp_path / "mine.parquet"), incremental=True))
 

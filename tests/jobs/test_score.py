@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
@@ -202,7 +203,7 @@ def test_pairs_from_a_file(spark, config, kind, tmp_path, sample_pairs):
     if kind == "jsonl":
         path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     else:
-        frame = spark.createDataFrame(pairs, PAIRS).toPandas()
+        frame = pd.DataFrame(pairs)
         frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
     report = run(spark, ScoreConfig(**(vars(config) | {"pairs": str(path)})))
     assert (report.totals.rows_read, report.totals.rows_written) == (5, 5)

@@ -51,6 +51,9 @@ def test_fsspec_tells_of_files_what_hadoop_tells(spark, tmp_path):
     for name in ("a/one.csv", "a/.hidden", "b c%20/two.tsv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
+    (tmp_path / "links").mkdir()
+    for name, target in (("to_file.csv", "a/one.csv"), ("to_folder", "a"), ("to_nothing", "nowhere")):
+        (tmp_path / "links" / name).symlink_to(tmp_path / target)
     for storage in (FsspecStorage(), storage_of(spark)):
         root = storage.qualified(f"{tmp_path}//")
         assert root == f"file:{tmp_path}"
@@ -58,7 +61,10 @@ def test_fsspec_tells_of_files_what_hadoop_tells(spark, tmp_path):
         assert storage.entry(f"{tmp_path}/a/one.csv") == Entry(f"{root}/a/one.csv", False, 9)
         names = {entry.path: entry.size for entry in storage.children(f"{root}/a")}
         assert names == {f"{root}/a/one.csv": 9, f"{root}/a/.hidden": 9}
-        assert [entry.path for entry in storage.matches(f"{tmp_path}/*/*.{{csv,tsv}}")] == [
+        linked = {(entry.name, entry.is_folder) for entry in storage.children(f"{root}/links")}
+        assert linked == {("to_file.csv", False), ("to_folder", True)}
+        assert next(one.size for one in storage.children(f"{root}/links") if one.name == "to_file.csv") == 9
+        assert [entry.path for entry in storage.matches(f"{tmp_path}/[ab]*/*.{{csv,tsv}}")] == [
             f"{root}/a/one.csv",
             f"{root}/b c%20/two.tsv",
         ]
