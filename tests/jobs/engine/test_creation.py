@@ -13,6 +13,8 @@ from jobs.engine.schemas import TABLES
 from mkdm.errors import ConfigError
 
 DEFAULTS = "spark.databricks.delta.properties.defaults."
+FEW = ("pairs", "runs", "scores")
+"""Tables that are looked at by default; all are created by one function."""
 
 
 @contextmanager
@@ -26,7 +28,9 @@ def session_defaults(spark, **values):
             spark.conf.unset(DEFAULTS + name.replace("__", "."))
 
 
-@pytest.mark.parametrize("name", sorted(TABLES))
+@pytest.mark.parametrize(
+    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in sorted(TABLES)]
+)
 def test_protocol_of_a_new_table_is_the_first(name, spark, tmp_path):
     hostile = {
         "enableDeletionVectors": "true",

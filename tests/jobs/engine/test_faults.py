@@ -21,6 +21,11 @@ EVERY = (*ON_PAIRS, "build_pairs", "run", "rank", "runs", "maintain")
 """Jobs that read tables of a warehouse with Spark."""
 
 
+def slow_but(few: tuple[str, ...], jobs: tuple[str, ...]) -> list[object]:
+    """Those jobs, a few of them by default: one mechanism stands behind all."""
+    return [job if job in few else pytest.param(job, marks=pytest.mark.slow) for job in jobs]
+
+
 def flags(job: str, model: str, zoo: str) -> list[str]:
     """What a job needs to be told besides places."""
     return {
@@ -72,7 +77,7 @@ def foreign(spark, sample_pairs, tmp_path_factory):
     spark.sql("DROP TABLE of_parquet")
 
 
-@pytest.mark.parametrize("job", ON_PAIRS)
+@pytest.mark.parametrize("job", slow_but(("score", "evaluate"), ON_PAIRS))
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("a_view", "it is a view"), pytest.param("of_parquet", "a table of another format", marks=pytest.mark.slow)],
@@ -95,7 +100,7 @@ def test_warehouse_of_an_unknown_scheme(job, line):
     assert all(part in said for part in ("nope", "give a folder, or a URI whose scheme")), said
 
 
-@pytest.mark.parametrize("job", EVERY)
+@pytest.mark.parametrize("job", slow_but(("score", "build_pairs", "maintain"), EVERY))
 def test_warehouse_whose_tables_have_damaged_logs(job, spark, warehouse, line):
     if job in ("build_pairs", "run"):
         sample_log(4, 2).write(spark, warehouse)
