@@ -138,17 +138,19 @@ def test_ensemble_is_settled_by_member_in_whatever_order(cpu, student, tokenizer
 def test_probe_scores_pairs_of_the_wanted_length(student, monkeypatch):
     monkeypatch.setattr(precision_choice, "ROUND_SECONDS", 0.02)
     scorer = Scorer.load(student, precision="fp32", max_length=100)
-    seen = []
+    seen, now = [], [0.0]
     score = scorer.score_block
 
     def look(queries, passages):
         result = score(queries, passages)
         assert not result.errors
+        now[0] += 0.001 * len(queries) * len(passages)  # a machine of 1,000 pairs a second, however busy this one is
         seen.append((len(queries), len(passages), result.tokens.mean()))
         return result
 
     monkeypatch.setattr(scorer, "score_block", look)
-    assert pairs_per_second(scorer, load_tokenizer(student)) > 0
+    monkeypatch.setattr(precision_choice.time, "perf_counter", lambda: now[0])
+    assert pairs_per_second(scorer, load_tokenizer(student)) == pytest.approx(1000)
     assert [one[:2] for one in seen[:3]] == [(1, 1), (1, 1), (2, 2)]
     assert np.mean([one[2] for one in seen]) > 70
 
