@@ -110,7 +110,7 @@ class FsspecStorage:
             before, after = pattern[: braces.start()], pattern[braces.end() :]
             return [found for one in braces[1].split(",") for found in self.matches(f"{before}{one}{after}")]
         system, path, root = self._at(pattern)
-        return [_entry(one, root) for _, one in sorted(system.glob(path, detail=True).items())]
+        return [_entry(_followed(system, one), root) for _, one in sorted(system.glob(path, detail=True).items())]
 
     def sha256(self, path: str) -> str:
         system, inside, _ = self._at(path)

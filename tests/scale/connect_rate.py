@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -46,17 +47,15 @@ def session_of(side: str, folder: Path) -> Iterator[SparkSession]:
         yield remote
 
 
-def seconds_of(side: str, folder: Path, copies: int, precision: str) -> float:
-    """Seconds of the job."""
+def seconds_of(side: str, folder: Path, model: str, copies: int, precision: str) -> float:
+    """Seconds of the job, whose tables go below the folder."""
     rows = pd.read_parquet(SAMPLE / "pairs.parquet")
     many = pd.concat([rows.assign(query_id=rows["query_id"] + f"#{copy}") for copy in range(copies)])
     with session_of(side, folder) as spark:
         for name, some in (("warm", rows.head(10)), ("measured", many)):
             warehouse = Warehouse(spark, str(folder / f"{side}-{name}"))
             warehouse.table("pairs").overwrite(spark.createDataFrame(some))
-            config = score.ScoreConfig(
-                model=str(folder / "student"), warehouse=warehouse.root, backend="openvino", precision=precision
-            )
+            config = score.ScoreConfig(model=model, warehouse=warehouse.root, backend="openvino", precision=precision)
             began = time.monotonic()
             report = score.run(spark, config)
             seconds = time.monotonic() - began
@@ -72,18 +71,26 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--side", choices=SIDES, help="measure this one alone, in the folder that is given")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--model", help="of that side")
     given = parser.parse_args()
     if given.side:
-        print(seconds_of(given.side, given.folder, given.copies, given.precision))
+        print(seconds_of(given.side, given.folder, given.model, given.copies, given.precision))
         return
     pairs, best = given.copies * len(pd.read_parquet(SAMPLE / "pairs.parquet")), dict.fromkeys(SIDES, float("inf"))
-    for number in range(given.rounds):
-        for side in SIDES:
-            with tempfile.TemporaryDirectory() as place:
-                exported(Path(place), 200)
-                flags = ["--copies", str(given.copies), "--precision", given.precision, "--folder", place]
-                command = [sys.executable, __file__, "--side", side, *flags]
-                told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    with tempfile.TemporaryDirectory() as place:
+        flags = [
+            "--copies",
+            str(given.copies),
+            "--precision",
+            given.precision,
+            "--model",
+            str(exported(Path(place), 200)),
+        ]
+        for number, side in product(range(given.rounds), SIDES):
+            folder = Path(place, f"{side}-{number}")
+            folder.mkdir()
+            command = [sys.executable, __file__, "--side", side, "--folder", str(folder), *flags]
+            told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
             seconds = float(told.splitlines()[-1])
             best[side] = min(best[side], seconds)
             print(f"round {number + 1}: {side} {seconds:.1f} s, {pairs / seconds:,.1f} pairs/s", flush=True)

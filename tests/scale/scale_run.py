@@ -216,12 +216,11 @@ def main() -> None:
     scoring.score_udf = stand_in
     conf = {"spark.ui.enabled": "false", "spark.driver.extraJavaOptions": COMPILED}
     spark = start_session(ClusterConfig(), "scale", conf)
-    measure(spark, Path(arguments.folder), 10_000, arguments.rows_per_chunk, plain=False)  # warms the JVM
+    plain = not arguments.without_plain
+    measure(spark, Path(arguments.folder), 10_000, arguments.rows_per_chunk, plain=plain)  # warms the JVM
     inputs = [(int(rows), None) for rows in arguments.rows] + [(0, built) for built in arguments.built]
     for rows, built in inputs:
-        figures = measure(
-            spark, Path(arguments.folder), rows, arguments.rows_per_chunk, built, not arguments.without_plain
-        )
+        figures = measure(spark, Path(arguments.folder), rows, arguments.rows_per_chunk, built, plain)
         print(json.dumps({name: round(value, 2) for name, value in figures.items()}), flush=True)
 
 
