@@ -1,8 +1,8 @@
 """A job over Spark Connect beside the same job in a classic session: `python tests/scale/connect_rate.py`.
 
-The sample's pairs, `--copies` times, are scored by the sample's student in sessions of the same settings, in turns; the
-server is a process of its own on loopback. Each session scores ten pairs before, so that it is warm. Seconds are of the
-whole job, to its report.
+The sample's pairs, and their queries with passages of other rows, are scored by the sample's student in sessions of the
+same settings, in turns; the server is a process of its own on loopback. Each session scores ten pairs before, so that
+it is warm. Seconds are of the whole job, to its report.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pyspark.sql import SparkSession
 
@@ -47,12 +48,18 @@ def session_of(side: str, folder: Path) -> Iterator[SparkSession]:
         yield remote
 
 
+def different_pairs(copies: int) -> pd.DataFrame:
+    """The sample's pairs and, for each further copy, its queries with the passages of rows some hundreds further on."""
+    rows, passages = pd.read_parquet(SAMPLE / "pairs.parquet"), ["passage_id", "passage"]
+    copied = [rows.assign(**{one: np.roll(rows[one], 300 * copy) for one in passages}) for copy in range(copies)]
+    return pd.concat(copied).drop_duplicates(["query_id", "passage_id"])
+
+
 def seconds_of(side: str, folder: Path, model: str, copies: int, precision: str) -> float:
     """Seconds of the job, whose tables go below the folder."""
-    rows = pd.read_parquet(SAMPLE / "pairs.parquet")
-    many = pd.concat([rows.assign(query_id=rows["query_id"] + f"#{copy}") for copy in range(copies)])
+    many = different_pairs(copies)
     with session_of(side, folder) as spark:
-        for name, some in (("warm", rows.head(10)), ("measured", many)):
+        for name, some in (("warm", many.head(10)), ("measured", many)):
             warehouse = Warehouse(spark, str(folder / f"{side}-{name}"))
             warehouse.table("pairs").overwrite(spark.createDataFrame(some))
             config = score.ScoreConfig(model=model, warehouse=warehouse.root, backend="openvino", precision=precision)
@@ -76,7 +83,7 @@ def main() -> None:
     if given.side:
         print(seconds_of(given.side, given.folder, given.model, given.copies, given.precision))
         return
-    pairs, best = given.copies * len(pd.read_parquet(SAMPLE / "pairs.parquet")), dict.fromkeys(SIDES, float("inf"))
+    pairs, best = len(different_pairs(given.copies)), dict.fromkeys(SIDES, float("inf"))
     with tempfile.TemporaryDirectory() as place:
         flags = [
             "--copies",
