@@ -62,6 +62,7 @@ def start_session(
         return running
     from pyspark import SparkConf, SparkContext
 
+    from cluster.classic import keep_classes
     from cluster.launch import launch_jvm
 
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started the JVM
@@ -81,7 +82,9 @@ def start_session(
     for key, value in {**_own_conf(config, whole_executor), **jar_conf(config.jars), **(extra_conf or {})}.items():
         conf.set(key, value)
     started = SparkContext._gateway is not None  # by a session that was stopped; its JVM has the JARs
-    return SparkSession(SparkContext.getOrCreate(conf) if started else launch_jvm(conf))
+    spark = SparkSession(SparkContext.getOrCreate(conf) if started else launch_jvm(conf))
+    keep_classes(spark)
+    return spark
 
 
 def _is_remote(config: ClusterConfig) -> bool:
@@ -177,6 +180,7 @@ def _own_conf(config: ClusterConfig, whole_executor: bool) -> dict[str, str]:
     else:  # one machine: the model needs the cores, so the JVM compiles lightly and Delta reads its log in one task
         conf["spark.databricks.delta.snapshotPartitions"] = "1"
         conf["spark.sql.shuffle.partitions"] = str(cores)
+        conf["spark.python.daemon.module"] = "cluster.python_daemon"
         conf["spark.sql.sources.parallelPartitionDiscovery.parallelism"] = str(cores)  # VACUUM would start 10,000 tasks
         # With one tier alone the JVM keeps 48 MB for code, which Spark and Delta outgrow within a minute: it then drops
         # code that it soon compiles again. 240 MB is what it keeps for all tiers.

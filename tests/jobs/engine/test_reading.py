@@ -2,7 +2,9 @@
 
 import pytest
 
+from cluster.connect import is_connect
 from jobs.engine import Table, Warehouse, reading
+from jobs.engine.snapshot import snapshot_of
 from mkdm.errors import RunFailedError
 
 
@@ -25,6 +27,7 @@ def test_log_tells_the_same_by_a_read_and_by_commands(in_catalog, table, spark, 
         table = Warehouse(spark, "spark_catalog.told").output("scores")
         table.set_properties({"x.y": "token=1"})
     seen = table.snapshot()
+    assert is_connect(spark) or snapshot_of(table.read()) == seen, "without a command"
     monkeypatch.setattr(reading, "snapshot_of", lambda _rows: None)
     assert table.snapshot() == seen
     assert (seen.version, seen.reader_version, seen.properties["x.y"]) == (1, 1, "token=1")
