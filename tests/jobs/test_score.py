@@ -196,7 +196,7 @@ def test_integer_ids_become_strings(spark, warehouse, config):
     assert keys(warehouse.table("scores")) == [("1", "2")]
 
 
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", pytest.param("jsonl", marks=pytest.mark.slow), "parquet"])
 def test_pairs_from_a_file(spark, config, kind, tmp_path, sample_pairs):
     pairs = [{**pair, "passage": pair["passage"] + ' "quoted", and\nbroken'} for pair in sample_pairs[:5]]
     path = tmp_path / f"mine.{kind}"

@@ -111,6 +111,7 @@ def watched(monkeypatch) -> list[str]:
     return copies
 
 
+@pytest.mark.slow
 def test_chunks_of_a_build_are_read_where_they_lie(spark, warehouse, copied, student_folder, monkeypatch):
     copies, tasks = watched(monkeypatch), Tasks(monkeypatch)
     report = run(spark, config_of(warehouse.root, student_folder))
@@ -159,10 +160,12 @@ def test_a_file_that_is_gone_ends_the_run_and_loses_nothing(spark, warehouse, st
     assert first > 0
     for path in lost:
         path.rename(path.with_suffix(".parquet"))
+    copies = watched(monkeypatch)
     report = run(spark, config_of(warehouse.root, student_folder))
     keys = Counter(tuple(row) for row in warehouse.table("scores").read().select("query_id", "passage_id").collect())
     assert set(keys.values()) == {1}
     assert len(keys) == report.totals.rows_written > first
+    assert copies == [], "the chunks were read where they lie"
 
 
 @pytest.mark.slow
