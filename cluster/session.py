@@ -180,7 +180,7 @@ def _own_conf(config: ClusterConfig, whole_executor: bool) -> dict[str, str]:
     else:  # one machine: the model needs the cores, so the JVM compiles lightly and Delta reads its log in one task
         conf["spark.databricks.delta.snapshotPartitions"] = "1"
         conf["spark.sql.shuffle.partitions"] = str(cores)
-        conf["spark.python.daemon.module"] = "cluster.python_daemon"
+        conf["spark.python.daemon.module"] = "udfs.python_daemon"
         conf["spark.sql.sources.parallelPartitionDiscovery.parallelism"] = str(cores)  # VACUUM would start 10,000 tasks
         # With one tier alone the JVM keeps 48 MB for code, which Spark and Delta outgrow within a minute: it then drops
         # code that it soon compiles again. 240 MB is what it keeps for all tiers.

@@ -28,7 +28,7 @@ def test_a_worker_has_nothing_to_read_or_collect_anew(spark):
         yield pa.RecordBatch.from_pydict({"fact": facts})
 
     found = [row.fact for row in spark.range(0, 1, 1, 1).mapInArrow(look, "fact string").collect()]
-    assert found == ["cluster.python_daemon", "True", "True"]
+    assert found == ["udfs.python_daemon", "True", "True"]
 
 
 def test_modules_that_are_given_out_later_are_found(spark, tmp_path):
