@@ -113,7 +113,7 @@ def test_model_folder_replaced_in_mid_run(
         save_checkpoint(tiny_student("bert", tokenizers["bert"]), tokenizers["bert"], model)
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):  # some end by themselves
-                if "python_daemon" in " ".join(process.cmdline()):
+                if "-m udfs.python_daemon" in " ".join(process.cmdline()):
                     process.kill()  # the new worker has to load the model
 
     after_first_chunk(replace_model)
