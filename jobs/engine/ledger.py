@@ -10,10 +10,9 @@ from datetime import UTC, datetime
 import pyarrow as pa
 from pyspark.sql import Row
 from pyspark.sql.functions import col
-from pyspark.sql.pandas.types import to_arrow_schema
 
 from jobs.engine.identity import ORIGIN, Identity
-from jobs.engine.schemas import TABLES
+from jobs.engine.schemas import TABLES, arrow_type
 from jobs.engine.table import Table
 from mkdm import __version__
 from mkdm.errors import ConfigError
@@ -269,7 +268,7 @@ class Ledger:
         row["finished_at"] = None if state == STARTED else datetime.now(UTC)
         schema = TABLES["runs"].schema
         # a relation of the driver's own: rows of Python objects would take a Python worker to unpack
-        row = pa.Table.from_pylist([{name: row.get(name) for name in schema.names}], to_arrow_schema(schema))
+        row = pa.table({field.name: pa.array([row.get(field.name)], arrow_type(field.dataType)) for field in schema})
         version = self.table.append(self.table.spark.createDataFrame(row, schema), transaction)
         done = self._done.get(run.run_id)
         if version is not None and done is not None and done.version == version - 1:  # nobody came between

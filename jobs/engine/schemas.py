@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 from pyspark.sql.types import (
+    DataType,
     DoubleType,
     FloatType,
     IntegerType,
@@ -58,6 +60,25 @@ class TableKind:
         return ({"delta.enableChangeDataFeed": "true"} if self.followed else {}) | (
             {BUILT_BY: "build-pairs"} if self.built else {}
         )
+
+
+_ARROW = {
+    DoubleType: pa.float64(),
+    FloatType: pa.float32(),
+    IntegerType: pa.int32(),
+    LongType: pa.int64(),
+    StringType: pa.string(),
+    TimestampType: pa.timestamp("us", "UTC"),
+}
+
+
+def arrow_type(kind: DataType) -> pa.DataType:
+    """A column's type in Arrow. PySpark has a function for it, whose arguments differ from Spark 4.0 to 4.2."""
+    if isinstance(kind, MapType):
+        return pa.map_(arrow_type(kind.keyType), arrow_type(kind.valueType))
+    if isinstance(kind, StructType):
+        return pa.struct([(field.name, arrow_type(field.dataType)) for field in kind])
+    return _ARROW[type(kind)]
 
 
 def _schema(required: dict[str, Any], optional: dict[str, Any]) -> StructType:
