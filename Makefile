@@ -3,7 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 NEXT := .venv-next
-NEXT_TESTS := tests/cluster/test_delta.py tests/cluster/test_java.py tests/udfs/test_scoring.py tests/udfs/test_python_daemon.py tests/test_one_pair.py \
+NEXT_TESTS := tests/cluster/test_delta.py tests/cluster/test_java.py tests/test_one_pair.py \
+	$(addprefix tests/udfs/,test_scoring.py test_python_daemon.py) \
 	$(addprefix tests/jobs/,test_score.py test_publish.py engine/test_resume.py test_build_pairs.py)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 NEXT_PYTHON ?= $(shell for one in python3.13 python3.12 $(PYTHON); do $$one -c 'import venv, ensurepip' 2>/dev/null && echo $$one && break; done)
