@@ -1,6 +1,6 @@
 """What Spark has a Python worker do between two tasks, made short: it would take half a second, once a model is there.
 
-On one machine the daemon (`udfs/python_daemon.py`) spares most of it for every task; this is for clusters, and for models.
+On one machine `udfs/python_daemon.py` spares every task most of it; this is for clusters, and for what a model brings.
 Before each task pyspark asks Python to look for new modules (`importlib.invalidate_caches`, in
 `pyspark/worker_util.py`), by which CPython 3.11 reads the list of all files of pyspark.zip anew: 0.17 s. After each it
 collects garbage (`pyspark/daemon.py`), and so looks at every object that torch and transformers have made: 0.24 s.
