@@ -70,7 +70,7 @@ class Outputs:
         self.tables = [data["text/plain"] for data in shown if "text/html" in data]
 
 
-@pytest.fixture(scope="module", params=["classic", "connect"])
+@pytest.fixture(scope="module", params=["classic", pytest.param("connect", marks=pytest.mark.slow)])
 def tour(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebooks")
     server = connect_server(folder, TINY) if request.param == "connect" else nullcontext()
@@ -80,7 +80,6 @@ def tour(request, tmp_path_factory):
         started.kernel.shutdown_kernel(now=True)
 
 
-@pytest.mark.slow
 def test_quick_start(tour):
     outputs = tour.run(
         "quick_start",
