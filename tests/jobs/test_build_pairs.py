@@ -218,7 +218,7 @@ def test_run_does_all_three_and_again_only_what_is_left(
 ):
     settings = tmp_path / "settings.yaml"
     settings.write_text(
-        "build-pairs: {segments: all, passage-tokens: 64}\nscore: {precision: fp32}\nrank: {top-k: 3}\n"
+        "build-pairs: {segments: all, passage-tokens: 64}\nscore: {precision: fp32, chunks: 2}\nrank: {top-k: 3}\n"
     )
     config = RunConfig(model=student_folder, warehouse=warehouse.root, settings=str(settings))
     with monkeypatch.context() as patched:
