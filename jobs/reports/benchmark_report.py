@@ -8,9 +8,9 @@ from jobs.reports.benchmark_sides import BASE, OUR_SIDES
 
 NOTE = (
     "GFLOP/s and share of peak: what a plain model computes for the pairs, without padding, per second, beside the\n"
-    "fastest matrix product measured here. Our scorer computes less (mkdm/lean_encoder.py; equal pairs once), so\n"
-    "that its share can pass what a plain model could reach. job, predict_batch_udf and ray go from table\n"
-    "to table, all that they load included, their start-up left out; the other sides are loaded and warm."
+    "fastest matrix product measured here. Our scorer computes less (mkdm/scoring/lean_encoder.py; equal pairs\n"
+    "once), so that its share can pass what a plain model could reach. job, predict_batch_udf and ray go from\n"
+    "table to table, all that they load included, their start-up left out; the other sides are loaded and warm."
 )
 
 
