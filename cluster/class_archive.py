@@ -40,7 +40,7 @@ def make_archive() -> Path | None:
         made = Path(folder, path.name)
         environment = os.environ | {DUMP_VARIABLE: str(made)}
         done = subprocess.run(
-            [sys.executable, "-m", "cluster.class_archive", folder],
+            [sys.executable, "-P", "-m", "cluster.class_archive", folder],
             env=environment,
             capture_output=True,
             text=True,

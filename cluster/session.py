@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 4
 """Tries of a task on one machine, as on a cluster, where Spark's default is this; in local mode it is 1."""
+_WORKER_CONF = {"spark.executorEnv.PYTHONSAFEPATH": "1"}
+"""Workers look for no module in the folder where a command was given: a package `jobs` or `udfs` there is not ours."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def start_session(
         SparkContext._ensure_initialized()  # or else SparkConf does not know what spark-submit was given
         builder = SparkSession.builder.appName(app_name)
         task_conf = _one_task_conf(SparkConf()) if whole_executor else {}
-        for key, value in {**SESSION_CONF, **task_conf}.items():
+        for key, value in {**SESSION_CONF, **_WORKER_CONF, **task_conf}.items():
             builder = builder.config(key, value)
         spark = builder.getOrCreate()
         require_delta(spark)
@@ -163,6 +165,7 @@ def _own_conf(config: ClusterConfig, whole_executor: bool) -> dict[str, str]:
     cores = config.executor_cores or os.cpu_count() or 1
     conf = {
         **SESSION_CONF,
+        **_WORKER_CONF,
         "spark.master": config.master or f"local[{cores},{_ATTEMPTS}]",
         "spark.driver.memory": config.driver_memory,
         "spark.ui.showConsoleProgress": "false",  # jobs show their own

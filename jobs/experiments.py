@@ -126,7 +126,7 @@ def run(spark: SparkSession, config: ExperimentsConfig) -> dict[str, int]:
 
 def _process(module: str, config: ExperimentsConfig) -> str | None:
     """Run a module that imports torch; returns the last line of its stderr if it fails."""
-    command = [sys.executable, "-m", module]
+    command = [sys.executable, "-P", "-m", module]
     for field in fields(config):
         value = getattr(config, field.name)
         if field.name not in ("warehouse", "train") and value is not None:

@@ -1,7 +1,12 @@
 """Python workers of a session on this machine come of our daemon, and still find what a user gives out later."""
 
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 pytestmark = pytest.mark.classic
@@ -29,6 +34,18 @@ def test_a_worker_has_nothing_to_read_or_collect_anew(spark):
 
     found = [row.fact for row in spark.range(0, 1, 1, 1).mapInArrow(look, "fact string").collect()]
     assert found == ["udfs.python_daemon", "True", "True"]
+
+
+def test_packages_of_our_names_in_the_folder_of_a_command_are_not_taken_for_ours(tmp_path, student_folder):
+    for name in ("udfs", "jobs", "cluster"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('a package of the user')")
+    pairs = pd.DataFrame({"query_id": ["q"], "passage_id": ["p"], "query": ["what"], "passage": ["that"]})
+    pairs.to_parquet(tmp_path / "pairs.parquet")
+    command = [Path(sys.executable).with_name("mkdm"), "score", "--model", student_folder, "--warehouse", "w"]
+    done = subprocess.run([*command, "--pairs", "pairs.parquet"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(pq.read_table(tmp_path / "w" / "scores")) == 1
 
 
 def test_modules_that_are_given_out_later_are_found(spark, tmp_path):
