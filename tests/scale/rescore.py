@@ -4,7 +4,7 @@
 
 Queries, documents and what counts as golden are those of `recall.py`. Told are the shares of queries whose golden
 passage is among the first 1, 3 and 10 of those whose golden passage is there at all, with 95 % intervals (Wilson's),
-and MRR@10, with that of a bootstrap over queries. "Student and BM25" is the student's logit plus log(1 + BM25). Costs
+and MRR@10, with that of a bootstrap over queries. "And BM25" is a logit plus log(1 + BM25). Costs
 are seconds of this machine, with models loaded: the student's for all pairs and the teacher's for those that it reads,
 as a share of the teacher's for all.
 """
@@ -77,23 +77,26 @@ def main() -> None:
     read = runs.first()["rows_read"]
     warehouse.spark.stop()
     teacher = Scorer.load(arguments.teacher, precision=arguments.precision)
-    rows["words"] = logit(rows["score"].clip(1e-6, 1 - 1e-6)) + np.log1p(rows["bm25"])
     rows["teacher"], of_teacher = seconds_a_pair(teacher, rows)
+    for model in ("score", "teacher"):
+        rows[f"{model} and bm25"] = logit(rows[model].clip(1e-6, 1 - 1e-6)) + np.log1p(rows["bm25"])
     _, of_student = seconds_a_pair(Scorer.load(arguments.student), rows.head(arguments.timed))
     whole = len(rows) * of_teacher
     costs = {
         "bm25": 0.0,
         "score": len(rows) * of_student / whole,
-        "words": len(rows) * of_student / whole,
+        "score and bm25": len(rows) * of_student / whole,
         "both": (len(rows) * of_student + read * of_teacher) / whole,
         "teacher": 1.0,
+        "teacher and bm25": 1.0,
     }
     names = {
         "bm25": "BM25",
         "score": "student",
-        "words": "student and BM25",
+        "score and bm25": "student and BM25",
         "both": "student, then teacher",
         "teacher": "teacher alone",
+        "teacher and bm25": "teacher alone, and BM25",
     }
     print(
         f"{len(rows):,} pairs, of which the teacher reads {read:,}; student {1e3 * of_student:.2f} ms, teacher ", end=""
