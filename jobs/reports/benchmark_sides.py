@@ -135,17 +135,17 @@ def run_once(side: Side, place: Workplace, pairs: str) -> Once:
     output.mkdir()
     model, table, scores = str(place.model(side)), str(place.folder / pairs), str(output / SCORE)
     if side.name == "job":
-        command = ["-P", "-m", "jobs", "score", "--model", model, "--pairs", table, "--warehouse", str(output)]
-        process = run_process([sys.executable, *command, *_ours(side)])
+        flags = ["--model", model, "--pairs", table, "--warehouse", str(output)]
+        process = _run_module("jobs", "score", *flags, *_ours(side))
         seconds = float(_report(process.output)["seconds"].replace(",", ""))
         return Once(side.precision, seconds, process, _delta(output / "scores"))
     if side.name == "predict_batch_udf":
         flags = ["--model", model, "--pairs", table, "--precision", side.precision, "--scores", scores]
-        process = run_process([sys.executable, "-P", "-m", "jobs.reports.predict_batch_peer", *flags])
+        process = _run_module("jobs.reports.predict_batch_peer", *flags)
         return Once(side.precision, _json(process)["seconds"], process, _delta(Path(scores)))
     flags = ["--side", side.name, "--models", model, "--pairs", str(place.file(pairs)), "--scores", scores]
     flags += ["--peer-python", place.peer_python] if side.name == OPENVINO_PEER else []
-    process = run_process([sys.executable, "-P", "-m", "mkdm.benchmark.sides", *flags, *_ours(side)])
+    process = _run_module("mkdm.benchmark.sides", *flags, *_ours(side))
     told = _json(process)
     return Once(told["precision"], told["seconds"], process, pq.read_table(scores))
 
@@ -158,13 +158,18 @@ def run_latency(side: Side, place: Workplace, layers: list[int]) -> tuple[str, l
     """
     models = [str(place.model(side, number)) for number in layers]
     flags = ["--side", side.name, "--models", ",".join(models), "--pairs", str(place.file("single"))]
-    told = _json(run_process([sys.executable, "-P", "-m", "mkdm.benchmark.sides", *flags, *_ours(side)]))
+    told = run_json("mkdm.benchmark.sides", *flags, *_ours(side))
     return told["precision"], [told["milliseconds"][model] for model in models]
 
 
 def run_json(module: str, *flags: str) -> dict[str, Any]:
     """Run a module of ours that prints one line of JSON at its end."""
-    return _json(run_process([sys.executable, "-P", "-m", module, *flags]))
+    return _json(_run_module(module, *flags))
+
+
+def _run_module(module: str, *flags: str) -> Finished:
+    """Run a module of ours, and not one of its name in the folder where the command was given."""
+    return run_process([sys.executable, "-P", "-m", module, *flags])
 
 
 def model_mb(side: Side, place: Workplace) -> float | None:

@@ -10,10 +10,7 @@ to it.
 """
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -21,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from jobs.reports import run_json
 from mkdm import Scorer
 from mkdm.benchmark.flops import lean_cost
 from mkdm.model import PASSAGE_POSITION, MkdmModel, Separation, load_tokenizer, save_checkpoint
@@ -54,23 +52,16 @@ def block_rates(folder: str, precision: str, queries: list[str], passages: list[
 
 def peer_rate(folder: Path, pairs: pd.DataFrame, precision: str, work: Path) -> float:
     """Pairs a second of `CrossEncoder.predict`."""
-    few, plain = work / "peer.parquet", work / "plain"
+    few, plain = work / "peer.parquet", work / f"plain-of-{folder.name}"
     pairs.to_parquet(few, index=False)
-    if not plain.exists():
-        _python("mkdm.benchmark.setup", model=folder, pairs=few, peer_pairs=few, output=plain)
+    if not (plain / "plain").exists():
+        run_json("mkdm.benchmark.setup", *_flags(model=folder, pairs=few, peer_pairs=few, output=plain))
     flags = {"models": plain / "plain", "pairs": few, "precision": precision, "scores": work / "scores.parquet"}
-    told = _python("mkdm.benchmark.sides", side="CrossEncoder", **flags)
-    return len(pairs) / float(json.loads(told.splitlines()[-1])["seconds"])
+    return len(pairs) / run_json("mkdm.benchmark.sides", *_flags(side="CrossEncoder", **flags))["seconds"]
 
 
-def _python(module: str, **flags: object) -> str:
-    command = [
-        sys.executable,
-        "-m",
-        module,
-        *(text for name, value in flags.items() for text in (f"--{name}", str(value))),
-    ]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+def _flags(**flags: object) -> list[str]:
+    return [text for name, value in flags.items() for text in (f"--{name}", str(value))]
 
 
 def main() -> None:

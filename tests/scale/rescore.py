@@ -4,9 +4,9 @@
 
 Queries, documents and what counts as golden are those of `recall.py`. Told are the shares of queries whose golden
 passage is among the first 1, 3 and 10 of those whose golden passage is there at all, with 95 % intervals (Wilson's),
-and MRR@10, with that of a bootstrap over queries. "And BM25" is a logit plus log(1 + BM25). Costs
-are seconds of this machine, with models loaded: the student's for all pairs and the teacher's for those that it reads,
-as a share of the teacher's for all.
+and MRR@10, with that of a bootstrap over queries. "And BM25" is a logit plus log(1 + BM25). Costs are seconds of this
+machine, with models loaded: the student's for all pairs and the teacher's for those that it reads, as a share of the
+teacher's for all.
 """
 
 import argparse
@@ -81,22 +81,14 @@ def main() -> None:
     for model in ("score", "teacher"):
         rows[f"{model} and bm25"] = logit(rows[model].clip(1e-6, 1 - 1e-6)) + np.log1p(rows["bm25"])
     _, of_student = seconds_a_pair(Scorer.load(arguments.student), rows.head(arguments.timed))
-    whole = len(rows) * of_teacher
-    costs = {
-        "bm25": 0.0,
-        "score": len(rows) * of_student / whole,
-        "score and bm25": len(rows) * of_student / whole,
-        "both": (len(rows) * of_student + read * of_teacher) / whole,
-        "teacher": 1.0,
-        "teacher and bm25": 1.0,
-    }
-    names = {
-        "bm25": "BM25",
-        "score": "student",
-        "score and bm25": "student and BM25",
-        "both": "student, then teacher",
-        "teacher": "teacher alone",
-        "teacher and bm25": "teacher alone, and BM25",
+    cheap, head = of_student / of_teacher, read / len(rows)
+    orders = {
+        "bm25": ("BM25", 0.0),
+        "score": ("student", cheap),
+        "score and bm25": ("student and BM25", cheap),
+        "both": ("student, then teacher", cheap + head),
+        "teacher": ("teacher alone", 1.0),
+        "teacher and bm25": ("teacher alone, and BM25", 1.0),
     }
     print(
         f"{len(rows):,} pairs, of which the teacher reads {read:,}; student {1e3 * of_student:.2f} ms, teacher ", end=""
@@ -106,9 +98,9 @@ def main() -> None:
     rows["source"] = rows.query_id.map(questions.source)
     for source, mine in [*rows.groupby("source"), ("all", rows)]:
         able = mine[mine.groupby("query_id").golden.transform("any")]
-        for order, name in names.items():
-            cost = f"{costs[order]:.1%}" if source == "all" else ""
-            print(f"| {source} | {able.query_id.nunique()} | {name} | {figures(able, order)} | {cost} |")
+        for order, (name, cost) in orders.items():
+            told = f"{cost:.1%}" if source == "all" else ""
+            print(f"| {source} | {able.query_id.nunique()} | {name} | {figures(able, order)} | {told} |")
 
 
 if __name__ == "__main__":
