@@ -19,6 +19,7 @@ COMMANDS = {
     "maintain": ("jobs.maintain", "compact, cluster and vacuum the tables"),
     "demo": ("jobs.demo", "score the shipped sample and show what came of it"),
     "train": ("mkdm.train.loop", "train a teacher or a student on golden and soft labels"),
+    "add-lexical": ("mkdm.train.lexical", "let BM25 move the score of a trained student"),
     "experiments": ("jobs.experiments", "train the runs of a plan and make tables of what they reached"),
     "export-model": (
         "jobs.export_model",

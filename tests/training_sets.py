@@ -13,6 +13,7 @@ from mkdm.train.training_set import MANIFEST, TrainingFile, TrainingSet
 
 IDS = pa.list_(pa.field("item", pa.int32(), nullable=False))
 TEMPLATE = Template(pad_id=0, query_start=1, has_types=True, second_type_start=2, second_type=1)
+SEPARATOR = 3
 
 
 def columns(rows: int, max_length: int, teachers: int, seed: int) -> pa.Table:
@@ -87,3 +88,18 @@ def write_training_set(
     )
     (folder / MANIFEST).write_text(training_set.manifest())
     return training_set
+
+
+def with_separators(rows: int, max_length: int, teachers: int, seed: int) -> pa.Table:
+    """The learnable rows, with [SEP] behind query and passage, which tell how short a pair is."""
+    table = learnable(rows, max_length, teachers, seed)
+    ids = np.array(table["input_ids"].to_pylist(), dtype=np.int32)
+    every, lengths = np.arange(rows), table["length"].to_numpy()
+    ids[every, table["query_length"].to_numpy() + 1] = SEPARATOR
+    ids[every, lengths - 1] = SEPARATOR
+    short = lengths < max_length * 3 // 4
+    ids[every, 1] = ids[every, lengths - 2] = np.where(short, 7, 8)
+    values = pa.ListArray.from_arrays(
+        np.arange(0, rows * max_length + 1, max_length, dtype=np.int32), ids.ravel(), type=table["input_ids"].type
+    )
+    return table.set_column(table.column_names.index("input_ids"), "input_ids", values)

@@ -77,13 +77,14 @@ def prepare(config: SetupConfig) -> dict[str, Any]:
     encoded = encoder.encode(pairs[QUERY].to_pylist(), pairs[PASSAGE].to_pylist())
     for row, error in encoded.errors.items():
         raise InputError(f"row {row} of the pairs cannot be scored: {error.message} ({error.code}); leave it out")
+    as_it_is = student.take_lexical() is None  # which no peer has: all sides leave it out
     student = widen(student, config.widen) if config.widen > 1 else student
     folders = {"student": student}
     for layers in config.layers:
         folders[f"student_{layers}"] = random_student(student, layers)
     for name, one in folders.items():
         save_plain(one, tokenizer, output / name.replace("student", "plain"))
-        if one is loaded.model:
+        if one is loaded.model and as_it_is:
             shutil.copytree(config.model, output / name)  # as it is, whatever its weights are stored as
         else:
             save_checkpoint(one, tokenizer, output / name)

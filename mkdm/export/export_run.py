@@ -26,7 +26,18 @@ from mkdm.model import (
     read_wording,
     relevant_is_first,
 )
-from mkdm.scoring import Backend, LoadedBackend, PairEncoder, Scorer, TextReader, score_at_once, torch_loaded
+from mkdm.scoring import (
+    Backend,
+    EncodedPairs,
+    LoadedBackend,
+    PairEncoder,
+    Scorer,
+    TextReader,
+    lexical_shifts,
+    moved,
+    score_at_once,
+    torch_loaded,
+)
 
 MAX_AUC_LOSS = 0.002
 Pairs = tuple[Sequence[str], Sequence[str]]
@@ -64,6 +75,7 @@ class Format:
         convert: writes the files of one precision of a model, its graphs, into a folder; their hashes by name.
         backend: what runs the files of a precision that lie in a folder; whether the model has separate layers.
         finish: writes what else belongs beside them, after all of them; its names.
+        whole: whether a file has a student's lexical part in it; else who runs the file adds it.
     """
 
     folder: str
@@ -75,6 +87,7 @@ class Format:
     convert: Callable[[LoadedBackend, list[Graph], str, Pairs, int, Path], dict[str, str]]
     backend: Callable[[Path, str, bool], Backend | TextReader]
     finish: Callable[[LoadedBackend, Path], tuple[str, ...]]
+    whole: bool = False
 
 
 def export_files(
@@ -118,7 +131,7 @@ def export_files(
         say("scoring the validation pairs with torch in fp32")
         reference, rate = _scores(Scorer(loaded), validation)
         batches = batches_of_all_shapes(encoder, validation)
-        shapes = [(one, score_at_once(loaded.backend, encoder, one)) for one in batches]
+        shapes = [(one, _at_once(loaded, encoder, one, kind.whole)) for one in batches]
         figures = quality(reference, reference, validation)
         at_hand = {name: figures[name] for name in ("accuracy", "auc")} | {"pairs_per_s": rate}
         for precision in _runnable(kind, precisions, say):
@@ -126,6 +139,7 @@ def export_files(
             graphs = graphs_of(model.to("cpu"), encoder)
             files = kind.convert(loaded, graphs, precision, calibration, settings.seed, part)
             judged = replace(loaded, backend=kind.backend(part, precision, loaded.separation is not None))
+            judged = replace(judged, lexical=None) if kind.whole else judged
             found = _figures(judged, reference, validation, shapes)
             found["megabytes"] = sum((part / name).stat().st_size for name in files) / 1e6
             fault = failure(precision, found, settings.max_auc_loss)
@@ -149,6 +163,12 @@ def export_files(
         )
         export.write(part)
     return export
+
+
+def _at_once(loaded: LoadedBackend, encoder: PairEncoder, pairs: EncodedPairs, whole: bool) -> NDArray[np.float32]:
+    """float32[n, 2], what a file of the model should say of a few pairs."""
+    outputs = score_at_once(loaded.backend, encoder, pairs)
+    return moved(outputs, lexical_shifts(loaded.lexical, pairs)) if whole and loaded.lexical is not None else outputs
 
 
 def _usable(

@@ -18,7 +18,7 @@ from mkdm.errors import ModelError
 from mkdm.export.export_run import ExportSettings, Format, Pairs, export_files
 from mkdm.export.graphs import Graph
 from mkdm.export.quality_gate import ValidationPairs
-from mkdm.model import Export, file_hash
+from mkdm.model import Export, Lexical, LexicalModule, file_hash
 from mkdm.scoring import Backend, Batch, LoadedBackend
 
 ONNX_FOLDER = "onnx"
@@ -90,15 +90,20 @@ class OnnxBackend:
 
 
 class _Named(nn.Module):
-    """A graph's module with its two columns as outputs of their own."""
+    """A graph's module, the student's lexical part after it, with its two columns as outputs of their own."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, graph: Graph, lexical: Lexical | None) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.names = graph.module, list(graph.example)
+        self.lexical = None if lexical is None else LexicalModule.of(lexical)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         found = self.module(*inputs)
-        return found[:, 0], found[:, 1]
+        if self.lexical is None:
+            return found[:, 0], found[:, 1]
+        named = dict(zip(self.names, inputs, strict=True))
+        logits = found[:, 1] + self.lexical(named["input_ids"], named["attention_mask"])
+        return torch.sigmoid(logits), logits
 
 
 def _check(loaded: LoadedBackend) -> None:
@@ -123,7 +128,7 @@ def _convert(
     name = graph.stem(precision) + _ENDING
     with TemporaryDirectory(dir=folder) as aside:
         path = Path(aside, "fp32.onnx")
-        _trace(graph, path)
+        _trace(graph, loaded.lexical, path)
         if precision == "int8":
             path = _quantised(path)
         model = onnx.load(path)
@@ -139,7 +144,7 @@ def _convert(
     return {name: file_hash(folder / name)}
 
 
-def _trace(graph: Graph, path: Path) -> None:
+def _trace(graph: Graph, lexical: Lexical | None, path: Path) -> None:
     """Write the graph in fp32. The older of torch's exporters needs no package besides onnx."""
     axes: dict[str, dict[int, str]] = {name: {0: "batch", 1: "length"} for name in graph.example}
     axes |= {name: {0: "batch"} for name in OUTPUTS}
@@ -147,7 +152,7 @@ def _trace(graph: Graph, path: Path) -> None:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of tracing: the gate tells whether a shape was taken for a constant
             torch.onnx.export(
-                _Named(graph.module).eval(),
+                _Named(graph, lexical).eval(),
                 tuple(graph.example.values()),
                 str(path),
                 input_names=list(graph.example),
@@ -212,6 +217,7 @@ ONNX = Format(
     convert=_convert,
     backend=lambda part, precision, separate: _backend(part, precision),
     finish=_finish,
+    whole=True,
 )
 
 

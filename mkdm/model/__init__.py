@@ -41,12 +41,15 @@ if TYPE_CHECKING:
         verify,
     )
     from mkdm.model.labels import relevant_is_first
+    from mkdm.model.lexical import Lexical, read_lexical
+    from mkdm.model.lexical_module import LexicalModule
     from mkdm.model.mlflow_server import allow_files, asking, import_mlflow, is_chosen
     from mkdm.model.pinning import is_kept, packed, unpack
     from mkdm.model.prompting import PLAIN, Prompting, Wording, prompted_version, read_wording
     from mkdm.model.read_apart import embed, layers_of, position_offset
     from mkdm.model.separation import PASSAGE_POSITION, Separation, read_separation
-    from mkdm.model.student import MkdmConfig, MkdmModel, output_score
+    from mkdm.model.student import MkdmModel, output_score
+    from mkdm.model.student_config import MkdmConfig
     from mkdm.model.tokenizer import load_tokenizer
     from mkdm.model.zoo import Teacher, read_zoo
 else:

@@ -22,9 +22,11 @@ from mkdm.model.families import FAMILIES, usable_positions
 from mkdm.model.fitness import check_fitness
 from mkdm.model.folder import model_version, saved_length, write_manifest
 from mkdm.model.last_token import FirstAnswerModel, LastTokenModel, rows_of
+from mkdm.model.lexical import Lexical
 from mkdm.model.prompting import PLAIN, Prompting, is_generative, prompted_version, read_wording
 from mkdm.model.separation import Separation
-from mkdm.model.student import MkdmConfig, MkdmModel, check_report
+from mkdm.model.student import MkdmModel, check_report, logit_of
+from mkdm.model.student_config import MkdmConfig
 from mkdm.model.tokenizer import load_tokenizer
 from mkdm.model.weights import read_shapes
 from mkdm.quiet import quiet_transformers
@@ -63,6 +65,10 @@ class PairModel(nn.Module):
         """How its first layers read query and passage apart; None where they do not."""
         return self.model.config.separation if isinstance(self.model, MkdmModel) else None
 
+    def take_lexical(self) -> Lexical | None:
+        """Take a student's lexical part off, for what adds it itself; None where there is none."""
+        return self.model.take_lexical() if isinstance(self.model, MkdmModel) else None
+
     def replace_encoder(self, encoder: nn.Module) -> None:
         """Put another module in the encoder's place."""
         setattr(self.model, self.model.base_model_prefix, encoder)
@@ -76,16 +82,17 @@ class PairModel(nn.Module):
         return self.answers(self.model(**inputs))
 
     def answers(self, output: Any) -> Tensor:
-        """What the model's headers say, as `forward` tells it."""
+        """What the model says, as `forward` tells it."""
         several_headers = isinstance(self.model, MkdmModel) and self.model.config.num_teachers > 0
         if several_headers:
-            inside = output.score.clamp(1e-7, 1 - 1e-7)
-            return torch.stack((output.score, torch.log(inside / (1 - inside))), dim=1)
+            return torch.stack((output.score, logit_of(output.score)), dim=1)
         logits = (output.golden_logits if isinstance(self.model, MkdmModel) else output.logits).float()
         if logits.shape[1] == 1:
             return torch.stack((torch.sigmoid(logits[:, 0]), logits[:, 0]), dim=1)
         if logits.shape[1] == 2:
             margin = logits[:, self.relevant] - logits[:, 1 - self.relevant]
+            if isinstance(self.model, MkdmModel) and output.lexical is not None:
+                return torch.stack((output.score, margin + output.lexical), dim=1)
         else:
             others = [number for number in range(logits.shape[1]) if number != self.relevant]
             margin = logits[:, self.relevant] - torch.logsumexp(logits[:, others], dim=1)

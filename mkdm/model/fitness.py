@@ -11,6 +11,7 @@ from mkdm.errors import ModelError
 from mkdm.model.families import FAMILIES, Family, family_of
 from mkdm.model.folder import ensemble_version, model_folders, model_version, read_json
 from mkdm.model.labels import number_of_labels, relevant_label
+from mkdm.model.lexical import read_lexical
 from mkdm.model.prompting import PLAIN, Prompting, is_generative, prompted_version, read_wording
 from mkdm.model.separation import read_separation
 from mkdm.model.weights import Shapes, read_shapes
@@ -50,6 +51,7 @@ def check_fitness(folder: str | Path, prompting: Prompting = PLAIN) -> int:
     _check_weights(folder, config, encoder, weights, generative)
     _check_tokenizer(folder, encoder)
     read_separation(folder)
+    read_lexical(folder)
     wording = read_wording(folder, prompting)
     return len(wording.answers) - 1 if generative and wording is not None else relevant
 

@@ -6,83 +6,22 @@ arXiv 1904.09636; equations are cited by their number there.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.configuration_utils import SubConfigSpec
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from mkdm.errors import ConfigError, ModelError, first_line
+from mkdm.errors import ModelError, first_line
 from mkdm.model.families import family_of, usable_positions
+from mkdm.model.lexical import Lexical
+from mkdm.model.lexical_module import LexicalModule
 from mkdm.model.read_apart import read_apart
-from mkdm.model.separation import Separation, check_separation
+from mkdm.model.separation import Separation
+from mkdm.model.student_config import MkdmConfig
 from mkdm.quiet import quiet_transformers
-
-
-class MkdmConfig(PreTrainedConfig):
-    """Shape of a student.
-
-    Args:
-        encoder_config: the Hugging Face config of the encoder, already cut to k layers.
-        teacher_ids: one id per soft header, in the order of the headers; empty for a student of golden labels.
-        alpha: the weight α of the soft losses in (5), in [0, 1]; with 1 the output (6) leaves the golden header out.
-        max_length: tokens of a pair, special tokens included, that the student was trained with.
-        separate_layers: s, the first layers that read query and passage apart; see `mkdm.model.separation`.
-        passage_position: with separate layers, where the positions of a passage start.
-        separator_id: with separate layers, the token that ends the query part.
-
-    Raises:
-        ConfigError: alpha outside [0, 1]; alpha = 1 without a teacher, which leaves no header to answer; or separate
-            layers that cannot work, see `check_separation`.
-    """
-
-    model_type = "mkdm"
-    sub_configs_defaults: ClassVar[dict[str, Any]] = {
-        "encoder_config": SubConfigSpec(AutoConfig, model_type="bert", init_kwargs={"num_hidden_layers": 3})
-    }
-
-    encoder_config: Any = None
-    teacher_ids: list[str] | tuple[str, ...] = ()
-    alpha: float = 0.9
-    max_length: int = 512
-    separate_layers: int = 0
-    passage_position: int = 0
-    separator_id: int | None = None
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
-        self.teacher_ids = list(self.teacher_ids)
-        if not 0.0 <= self.alpha <= 1.0:
-            raise ConfigError(f"alpha is {self.alpha}; it must lie in [0, 1]")
-        if self.alpha == 1.0 and not self.teacher_ids:
-            raise ConfigError("alpha is 1 but there is no teacher, so no header is left to answer: lower alpha")
-        place, separator, family = self.passage_position, self.separator_id, self.encoder_config.model_type
-        check_separation(self.separate_layers, place, separator, self.num_layers, self.max_length, family)
-
-    @property
-    def num_layers(self) -> int:
-        """k, the number of encoder layers."""
-        return int(self.encoder_config.num_hidden_layers)
-
-    @property
-    def num_teachers(self) -> int:
-        """n, the number of soft headers."""
-        return len(self.teacher_ids)
-
-    @property
-    def separation(self) -> Separation | None:
-        """How query and passage are read apart; None where no layer does."""
-        if not self.separate_layers or self.separator_id is None:
-            return None
-        return Separation(self.separate_layers, self.passage_position, self.separator_id)
-
-    def like(self, encoder_config: Any) -> "MkdmConfig":
-        """This config with another encoder."""
-        names = ("teacher_ids", "alpha", "max_length", "separate_layers", "passage_position", "separator_id")
-        return MkdmConfig(encoder_config=encoder_config, **{name: getattr(self, name) for name in names})
 
 
 @dataclass
@@ -90,14 +29,16 @@ class MkdmOutput(ModelOutput):
     """What the student says of B pairs.
 
     Attributes:
-        score: float[B], the output O of (6), in [0, 1].
+        score: float[B], the output O of (6), in [0, 1]; where there is a lexical part, moved by it.
         golden_logits: float[B, 2], W_g h1; softmax gives P of (1).
         soft_logits: float[B, n], W_s,i h1; sigmoid gives R_i of (3).
+        lexical: float32[B], how far the lexical part moves the logit of O; None where there is none.
     """
 
     score: Tensor | None = None
     golden_logits: Tensor | None = None
     soft_logits: Tensor | None = None
+    lexical: Tensor | None = None
 
 
 def output_score(golden_logits: Tensor, soft_logits: Tensor, alpha: float) -> Tensor:
@@ -117,6 +58,12 @@ def output_score(golden_logits: Tensor, soft_logits: Tensor, alpha: float) -> Te
     return (golden + soft.sum(dim=1)) / (1 + soft.shape[1])
 
 
+def logit_of(score: Any) -> Tensor:
+    """log(score / (1 − score)), where 0 and 1 give ∓ 16."""
+    inside: Tensor = score.clamp(1e-7, 1 - 1e-7)
+    return torch.log(inside / (1 - inside))
+
+
 class MkdmModel(PreTrainedModel):
     """The student. Any encoder that `AutoModel` builds and whose first token stands for the pair will do."""
 
@@ -133,6 +80,8 @@ class MkdmModel(PreTrainedModel):
         self.dropout = nn.Dropout(getattr(config.encoder_config, "dropout", 0.1) if dropout is None else dropout)
         self.golden_header = nn.Linear(hidden_size, 2)
         self.soft_headers = nn.Linear(hidden_size, config.num_teachers) if config.num_teachers else None
+        lexical = config.lexical
+        self.lexical = None if lexical is None else LexicalModule(lexical, config.encoder_config.vocab_size)
         self.post_init()
 
     @classmethod
@@ -232,10 +181,19 @@ class MkdmModel(PreTrainedModel):
             hidden = self.encoder(**inputs).last_hidden_state
         else:
             hidden = read_apart(self.encoder, separation, **inputs)
-        return self.answer(hidden[:, 0])
+        output = self.answer(hidden[:, 0])
+        if self.lexical is not None:
+            output.lexical = self.lexical(input_ids, attention_mask)
+            output.score = torch.sigmoid(logit_of(output.score) + output.lexical)
+        return output
+
+    def take_lexical(self) -> Lexical | None:
+        """Take the lexical part off, for what adds it itself; None where there is none."""
+        module, self.lexical, self.config.lexical_weight = self.lexical, None, 0.0
+        return None if module is None else module.plain()
 
     def answer(self, cls: Tensor) -> MkdmOutput:
-        """What the headers say of float[B, H], the hidden states of [CLS]."""
+        """What the headers say of float[B, H], the hidden states of [CLS], without the lexical part."""
         h1 = self.dropout(cls)
         golden_logits = self.golden_header(h1)
         soft_logits = h1.new_zeros(h1.shape[0], 0) if self.soft_headers is None else self.soft_headers(h1)
@@ -320,5 +278,4 @@ def _without_pooler(encoder: Any) -> Any:
     return encoder
 
 
-AutoConfig.register("mkdm", MkdmConfig)
 AutoModel.register(MkdmConfig, MkdmModel)

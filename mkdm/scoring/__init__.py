@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mkdm.scoring.encoding import Batch, EncodedPairs, PairEncoder
     from mkdm.scoring.ensemble import load_scorer
     from mkdm.scoring.lean_encoder import Lookup
+    from mkdm.scoring.lexical_part import lexical_shifts, moved
     from mkdm.scoring.machine import cpu_name
     from mkdm.scoring.memory import memory_bytes
     from mkdm.scoring.openvino_backend import ir_backend, machine_precisions

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mkdm.model import Separation, Wording
+from mkdm.model import Lexical, Separation, Wording
 from mkdm.scoring.encoder_choice import pair_encoder
 from mkdm.scoring.encoding import Batch, PairEncoder
 from mkdm.scoring.separate_texts import PairBatch, TextBatch
@@ -76,6 +76,7 @@ class LoadedBackend:
 
     Attributes:
         separation: how the model's first layers read query and passage apart; None where they do not.
+        lexical: the model's lexical part, which the backend leaves out; None where there is none.
     """
 
     backend: Backend | TextReader
@@ -84,6 +85,7 @@ class LoadedBackend:
     model_version: str
     wording: Wording | None = None
     separation: Separation | None = None
+    lexical: Lexical | None = None
 
     def encoder(self, max_length: int | None = None) -> PairEncoder:
         """What makes the model's inputs of pairs of texts."""

@@ -20,6 +20,7 @@ from mkdm.model import (
     missing,
     prompted_version,
     read_export,
+    read_lexical,
     read_separation,
     read_wording,
     saved_length,
@@ -215,4 +216,4 @@ def load(
     backend = ir_backend(xml, chosen, separation is not None, threads, streams)
     length = min(export.max_length, saved_length(folder) or export.max_length)
     version, wording = prompted_version(export.model_version, folder, prompting), read_wording(folder, prompting)
-    return LoadedBackend(backend, load_tokenizer(folder), length, version, wording, separation)
+    return LoadedBackend(backend, load_tokenizer(folder), length, version, wording, separation, read_lexical(folder))

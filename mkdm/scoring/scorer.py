@@ -17,12 +17,15 @@ from mkdm.scoring.backend_choice import load_backend
 from mkdm.scoring.batching import token_budget_batches
 from mkdm.scoring.block import Block, Texts, block_of
 from mkdm.scoring.encoding import EncodedPairs, RowError, bisect_failures
+from mkdm.scoring.lexical_part import lexical_shifts, moved
 from mkdm.scoring.separate_scoring import PairGroup
 from mkdm.scoring.separate_texts import SeparatePairEncoder
 from mkdm.scoring.shape_buckets import ShapeBuckets
 
 ScoreRows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 """int64[B] rows of a block -> float32[B, 2], score and logit."""
+Shifts = NDArray[np.float32] | None
+"""float32[n], by row of a block how far the model's lexical part moves the logit; None where it has none."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ class Scorer(PairScorer):
         self.max_length = max_length or loaded.max_length
         self.token_budget = token_budget or loaded.backend.token_budget
         self._encoder = loaded.encoder(self.max_length)
+        self._lexical = loaded.lexical
         self._buckets: ShapeBuckets | None = getattr(loaded.backend, "buckets", None)
         if self._buckets is not None:
             loaded.backend.buckets = self._buckets = ShapeBuckets(self.token_budget)  # type: ignore[union-attr]
@@ -185,9 +189,12 @@ class Scorer(PairScorer):
         """See `PairScorer.score_blocks`; at least two blocks are ahead of the one whose results are taken."""
         source = iter(blocks)
 
-        def read() -> tuple[Block, EncodedPairs] | None:
+        def read() -> tuple[Block, EncodedPairs, Shifts] | None:
             block = next(source, None)
-            return None if block is None else (block, self._encoder.encode_block(block))
+            if block is None:
+                return None
+            pairs = self._encoder.encode_block(block)
+            return block, pairs, None if self._lexical is None else lexical_shifts(self._lexical, pairs)
 
         started: deque[_StartedBlock] = deque()
         upcoming = self._reader.submit(read)
@@ -204,7 +211,7 @@ class Scorer(PairScorer):
             for left in started:
                 left.cancel()
 
-    def _start(self, block: Block, pairs: EncodedPairs) -> "_StartedBlock":
+    def _start(self, block: Block, pairs: EncodedPairs, shifts: Shifts) -> "_StartedBlock":
         """Hand the batches of a block to the backend."""
         result = WindowScores(
             scores=np.full(len(block), np.nan, dtype=np.float32),
@@ -219,7 +226,7 @@ class Scorer(PairScorer):
         for group, score, reading in self._groups(block, pairs, good):
             batches += reading
             batches += [
-                self._runner.submit(self._score_rows, score, group[batch], result)
+                self._runner.submit(self._score_rows, score, group[batch], shifts, result)
                 for batch in token_budget_batches(self._padded(pairs.lengths[group]), self.token_budget)
             ]
         return _StartedBlock(result, leader, batches)
@@ -246,7 +253,7 @@ class Scorer(PairScorer):
         """Tokens that rows are padded to at least: their own, or where shapes are few, the next length there is."""
         return lengths if self._buckets is None else self._buckets.lengths(lengths, self.max_length)
 
-    def _score_rows(self, score: ScoreRows, rows: NDArray[np.int64], result: WindowScores) -> None:
+    def _score_rows(self, score: ScoreRows, rows: NDArray[np.int64], shifts: Shifts, result: WindowScores) -> None:
         def run(part: list[int]) -> None:
             numbers = np.array(part)
             width = int(self._padded(result.tokens[numbers]).max())
@@ -255,6 +262,7 @@ class Scorer(PairScorer):
             except self.backend.out_of_memory as error:
                 self._spare_memory(width * len(part), len(part), error)
                 raise
+            outputs = outputs if shifts is None else moved(outputs, shifts[numbers])
             result.scores[part], result.logits[part] = outputs[:, 0], outputs[:, 1]
             result.padded_tokens[part] = width
 

@@ -238,15 +238,16 @@ def torch_loaded(
     """The quickest backend of torch for a model: its encoder lean, and separate layers in two parts.
 
     Args:
-        model: in fp32, on the CPU.
+        model: in fp32, on the CPU; its lexical part is taken off.
     """
+    lexical = model.take_lexical()
     encoder = pair_encoder(tokenizer, model.max_length, wording, model.separation)
     if isinstance(encoder, SeparatePairEncoder):
         backend = separate_reader(model, encoder, precision, streams) or TorchBackend(model, precision, streams)
     else:
         make_lean(model, encoder)
         backend = TorchBackend(model, precision, streams)
-    return LoadedBackend(backend, tokenizer, model.max_length, version, wording, model.separation)
+    return LoadedBackend(backend, tokenizer, model.max_length, version, wording, model.separation, lexical)
 
 
 def make_lean(model: PairModel, encoder: PairEncoder) -> bool:

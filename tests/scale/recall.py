@@ -45,11 +45,11 @@ def drawn(keys: list[str], number: int) -> list[str]:
     return random.Random(0).sample(sorted(keys), min(number, len(keys)))
 
 
-def main_set(data: Path, number: int) -> Questions:
-    """Test queries of each source that have a golden passage, with their ten documents."""
+def main_set(data: Path, number: int, split: str) -> Questions:
+    """Queries of a split, of each source, that have a golden passage, with their ten documents."""
     found = Questions()
     documents = pq.read_table(data / "documents.parquet").to_pandas().set_index("doc_id").text
-    labelled = pq.read_table(data / "labelled_pairs" / "test.parquet").to_pandas()
+    labelled = pq.read_table(data / "labelled_pairs" / f"{split}.parquet").to_pandas()
     labelled = labelled[labelled.label == 1]
     for source, rows in labelled.groupby("source"):
         for query_id in drawn(rows.query_id.unique().tolist(), number):
@@ -170,12 +170,16 @@ def report(found: pd.DataFrame, questions: Questions) -> None:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", choices=("main", "longdocs", "unicode"), default="main")
     parser.add_argument("--queries", type=int, default=60, help="of each source or language")
+    parser.add_argument("--split", choices=("valid", "test"), default="test", help="of the queries of --set main")
 
 
 def prepared(arguments: argparse.Namespace) -> tuple[Questions, Warehouse]:
     """The questions, and a fresh warehouse with the inputs of the funnel."""
-    makers = {"main": main_set, "longdocs": longdocs, "unicode": unicode_set}
-    questions = makers[arguments.set](Path(arguments.data), arguments.queries)
+    data, number = Path(arguments.data), arguments.queries
+    if arguments.set == "main":
+        questions = main_set(data, number, arguments.split)
+    else:
+        questions = {"longdocs": longdocs, "unicode": unicode_set}[arguments.set](data, number)
     work = Path(arguments.work) / arguments.set
     shutil.rmtree(work, ignore_errors=True)
     spark = start_session(ClusterConfig(), "recall", {"spark.ui.enabled": "false"})

@@ -14,8 +14,9 @@ from transformers import AutoModelForSequenceClassification
 
 from mkdm.errors import ModelError
 from mkdm.export import ExportSettings, ValidationPairs, export_onnx
-from mkdm.model import model_version, read_export, save_checkpoint
+from mkdm.model import Lexical, load_checkpoint, model_version, read_export, save_checkpoint
 from mkdm.scoring import Scorer
+from mkdm.train.lexical import with_lexical
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -69,6 +70,16 @@ def check(folder: Path, validation: ValidationPairs, texts) -> None:
         found = outputs(folder, "fp32", *texts, batch)
         np.testing.assert_allclose(found["score"], expected.scores, rtol=0, atol=1e-5)
         np.testing.assert_allclose(found["logit"], expected.logits, rtol=0, atol=2e-4)
+
+
+def test_lexical_part_is_in_the_file(student_folder, validation, texts, tmp_path):
+    model, tokenizer, _ = load_checkpoint(student_folder)
+    table = np.random.default_rng(0).uniform(1, 8, len(tokenizer)).astype(np.float32)
+    lexical = Lexical(0.7, -1.0, 30.0, tokenizer.sep_token_id, table)
+    save_checkpoint(with_lexical(model.model, lexical), tokenizer, tmp_path)
+    check(tmp_path, validation, texts)
+    others = Scorer.load(student_folder, "torch", "fp32").score(*texts)
+    assert np.abs(outputs(tmp_path, "fp32", *texts)["score"] - others).max() > 0.01
 
 
 def test_fp32_is_the_scorer_s_and_int8_stays_near(exported_folder, texts):

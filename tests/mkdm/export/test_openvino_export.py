@@ -14,8 +14,10 @@ from mkdm.export.openvino_export import ExportSettings, export_model
 from mkdm.export.quality_gate import ValidationPairs
 from mkdm.model.checkpoint import save_checkpoint
 from mkdm.model.ir_files import BY_SPEED, check_backend, read_export
+from mkdm.model.lexical import Lexical
 from mkdm.scoring import machine
 from mkdm.scoring.scorer import Scorer
+from mkdm.train.lexical import with_lexical
 
 openvino = pytest.importorskip("openvino")
 BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -42,6 +44,22 @@ def test_fp32_equals_torch_in_batches_of_any_shape(exported_folder, texts):
     for budget in (None, 1, 700):
         scores = Scorer.load(exported_folder, "openvino", "fp32", token_budget=budget).score(*texts)
         np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("separate", [0, 2])
+def test_lexical_part_is_added_to_what_the_files_say(separate, tokenizers, texts, validation, tmp_path):
+    tokenizer = tokenizers["bert"]
+    student = separate_student("bert", tokenizer, 4, separate, 128)
+    table = np.random.default_rng(0).uniform(1, 8, len(tokenizer)).astype(np.float32)
+    lexical = Lexical(0.7, -1.0, 30.0, tokenizer.sep_token_id, table)
+    save_checkpoint(with_lexical(student, lexical), tokenizer, tmp_path)
+    export_model(tmp_path, (texts[0][:5], texts[1][:5]), validation, ExportSettings(("fp32",), max_auc_loss=1.0))
+    expected = Scorer.load(tmp_path, "torch", "fp32").score_window(*texts)
+    found = Scorer.load(tmp_path, "openvino", "fp32").score_window(*texts)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=1e-5)
+    save_checkpoint(student, tokenizer, tmp_path / "plain")
+    others = Scorer.load(tmp_path / "plain", "torch", "fp32").score(*texts)
+    assert np.abs(found.scores - others).max() > 0.01
 
 
 @pytest.mark.parametrize("precision", PRECISIONS[1:])

@@ -5,11 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from tiny_models import separate_student, tiny_config
-from training_sets import learnable, write_training_set
+from training_sets import SEPARATOR, with_separators, write_training_set
 from transformers import AutoModel
 
 from mkdm.errors import ConfigError
@@ -32,22 +31,7 @@ from mkdm.train.separate_rows import cut_passages, separation_of
 from mkdm.train.training_set import TrainingSet
 from mkdm.train.validation import Validation
 
-WIDTH, SEPARATOR = 24, 3
-
-
-def with_separators(rows: int, max_length: int, teachers: int, seed: int) -> pa.Table:
-    """The learnable rows, with [SEP] behind query and passage, which tell how short a pair is."""
-    table = learnable(rows, max_length, teachers, seed)
-    ids = np.array(table["input_ids"].to_pylist(), dtype=np.int32)
-    every, lengths = np.arange(rows), table["length"].to_numpy()
-    ids[every, table["query_length"].to_numpy() + 1] = SEPARATOR
-    ids[every, lengths - 1] = SEPARATOR
-    short = lengths < max_length * 3 // 4
-    ids[every, 1] = ids[every, lengths - 2] = np.where(short, 7, 8)
-    values = pa.ListArray.from_arrays(
-        np.arange(0, rows * max_length + 1, max_length, dtype=np.int32), ids.ravel(), type=table["input_ids"].type
-    )
-    return table.set_column(table.column_names.index("input_ids"), "input_ids", values)
+WIDTH = 24
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,67 @@
+"""How far a student's lexical part moves the logits of a block's pairs; each text is counted once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from mkdm.model import Lexical
+from mkdm.scoring.encoding import EncodedPairs
+from mkdm.scoring.token_cache import Ids
+
+
+def lexical_shifts(lexical: Lexical, pairs: EncodedPairs) -> NDArray[np.float32]:
+    """What is added to the logits of n pairs: w · (ln((1 + BM25) / (1 + most)) − c); see
+    `mkdm.model.lexical`.
+
+    Time and memory grow with the tokens of the distinct texts, and with the pairs by the tokens of a passage.
+
+    Returns:
+        float32[n]; 0 for a pair with an error.
+    """
+    good = np.flatnonzero(pairs.lengths > 0)
+    shifts = np.zeros(len(pairs.lengths), dtype=np.float32)
+    if not len(good):
+        return shifts
+    queries, query_of = _distinct([pairs.query_ids[row] for row in good])
+    passages, passage_of = _distinct([pairs.passage_ids[row] for row in good])
+    size = len(lexical.token_weights)
+    asked, known = _counts(queries, size), _counts(passages, size)
+    asked.data = lexical.token_weights[asked.indices].astype(np.float64)
+    lengths = np.array([len(one) for one in passages], dtype=np.float64)
+    known.data /= known.data + np.repeat(lexical.damping(lengths), np.diff(known.indptr))
+    bm25 = np.asarray(asked[query_of].multiply(known[passage_of]).sum(axis=1)).ravel()
+    most = np.asarray(asked.sum(axis=1)).ravel()[query_of]
+    shifts[good] = lexical.weight * (np.log1p(bm25) - np.log1p(most) - lexical.centre)
+    return shifts
+
+
+def moved(outputs: NDArray[np.float32], shifts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32[B, 2] scores and logits, the logits moved by float32[B]."""
+    logits = outputs[:, 1].astype(np.float64) + shifts
+    scores = np.where(logits < 0, np.exp(-np.logaddexp(0, -logits)), 1 / (1 + np.exp(-np.abs(logits))))
+    result: NDArray[np.float32] = np.stack((scores, logits), axis=1).astype(np.float32)
+    return result
+
+
+def _distinct(texts: Sequence[Ids]) -> tuple[list[Ids], NDArray[np.int64]]:
+    """The texts, equal ones once, and by given text its place among them."""
+    found: dict[bytes, int] = {}
+    kept: list[Ids] = []
+    places = np.zeros(len(texts), dtype=np.int64)
+    for row, ids in enumerate(texts):
+        key = ids.tobytes()
+        if key not in found:
+            found[key] = len(kept)
+            kept.append(ids)
+        places[row] = found[key]
+    return kept, places
+
+
+def _counts(texts: Sequence[Ids], size: int) -> csr_matrix:
+    """float64[texts, size]: how often each token occurs in each text."""
+    rows = np.repeat(np.arange(len(texts), dtype=np.int64), [len(one) for one in texts])
+    keys, counts = np.unique(rows * size + np.concatenate(texts), return_counts=True)
+    starts = np.searchsorted(keys, np.arange(len(texts) + 1, dtype=np.int64) * size)
+    return csr_matrix((counts.astype(np.float64), keys % size, starts), shape=(len(texts), size))
