@@ -27,7 +27,7 @@ from mkdm.model import (
 )
 
 _CODE = Path(__file__).with_name("mlflow_pyfunc.py")
-_NEEDED = ("fsspec", "numpy", "pandas", "PyYAML", "safetensors", "torch", "transformers")
+_NEEDED = ("fsspec", "numpy", "pandas", "PyYAML", "safetensors", "scipy", "torch", "transformers")
 """Packages that a scorer imports."""
 CONTENT = "mkdm_content"
 """The tag of a registered version that tells what it holds: model version, and version of its IR files."""

@@ -4,9 +4,8 @@
 
 Queries, documents and what counts as golden are those of `recall.py`. Told are the shares of queries whose golden
 passage is among the first 1, 3 and 10 of those whose golden passage is there at all, with 95 % intervals (Wilson's),
-and MRR@10, with that of a bootstrap over queries. "And BM25" is a logit plus log(1 + BM25). Costs are seconds of this
-machine, with models loaded: the student's for all pairs and the teacher's for those that it reads, as a share of the
-teacher's for all.
+and MRR@10, with that of a bootstrap over queries. Costs are seconds of this machine, with models loaded: the student's
+for all pairs and the teacher's for those that it reads, as a share of the teacher's for all.
 """
 
 import argparse
@@ -17,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from recall import add_flags, candidates, first_golden, prepared
-from scipy.special import logit
 from scipy.stats import binomtest
 
 from jobs.rescoring import RESCORE_JOB
@@ -45,10 +43,15 @@ def figures(rows: pd.DataFrame, order: str) -> str:
         hits = int((first <= at).sum())
         low, high = binomtest(hits, len(first)).proportion_ci(method="wilson")
         cells.append(f"{hits / len(first):.3f} ({low:.3f}–{high:.3f})")
-    gains = np.where(first <= MRR_AT, 1 / first, 0)
-    again = np.random.default_rng(0).choice(gains, (2000, len(gains))).mean(axis=1)
+    found = gains(first)
+    again = np.random.default_rng(0).choice(found, (2000, len(found))).mean(axis=1)
     low, high = np.quantile(again, (0.025, 0.975))
-    return " | ".join([*cells, f"{gains.mean():.3f} ({low:.3f}–{high:.3f})"])
+    return " | ".join([*cells, f"{found.mean():.3f} ({low:.3f}–{high:.3f})"])
+
+
+def gains(first: pd.Series) -> pd.Series:
+    """By query, what the rank of its first golden passage gives to MRR."""
+    return (1 / first).where(first <= MRR_AT, 0.0)
 
 
 def main() -> None:
@@ -78,17 +81,13 @@ def main() -> None:
     warehouse.spark.stop()
     teacher = Scorer.load(arguments.teacher, precision=arguments.precision)
     rows["teacher"], of_teacher = seconds_a_pair(teacher, rows)
-    for model in ("score", "teacher"):
-        rows[f"{model} and bm25"] = logit(rows[model].clip(1e-6, 1 - 1e-6)) + np.log1p(rows["bm25"])
     _, of_student = seconds_a_pair(Scorer.load(arguments.student), rows.head(arguments.timed))
     cheap, head = of_student / of_teacher, read / len(rows)
     orders = {
         "bm25": ("BM25", 0.0),
         "score": ("student", cheap),
-        "score and bm25": ("student and BM25", cheap),
         "both": ("student, then teacher", cheap + head),
         "teacher": ("teacher alone", 1.0),
-        "teacher and bm25": ("teacher alone, and BM25", 1.0),
     }
     print(
         f"{len(rows):,} pairs, of which the teacher reads {read:,}; student {1e3 * of_student:.2f} ms, teacher ", end=""

@@ -15,7 +15,8 @@ from mkdm.errors import ConfigError, ModelError
 from mkdm.evaluation.baselines import bm25
 from mkdm.model import Lexical, LexicalModule, MkdmConfig, MkdmModel, check_fitness, read_lexical, save_checkpoint
 from mkdm.model.checkpoint import load_checkpoint
-from mkdm.scoring import Scorer, lexical_shifts, pair_encoder, to_tensors
+from mkdm.scoring import Scorer, lexical_part, lexical_shifts, pair_encoder, to_tensors
+from mkdm.scoring.block import block_of
 from mkdm.scoring.encoding import PairEncoder
 from mkdm.train.lexical import with_lexical
 
@@ -23,14 +24,14 @@ LENGTH = 60
 CPU = torch.device("cpu")
 
 
-def lexical_part(tokenizer, weight: float = 0.8) -> Lexical:
+def some_part(tokenizer, weight: float = 0.8) -> Lexical:
     """Some weights of tokens, as they come back from fp16."""
     table = np.random.default_rng(1).uniform(0.5, 8, len(tokenizer)).astype(np.float16).astype(np.float32)
     return Lexical(weight, -1.25, 20.0, tokenizer.sep_token_id, table)
 
 
 def saved(student: MkdmModel, tokenizer, folder: Path) -> Path:
-    save_checkpoint(with_lexical(student, lexical_part(tokenizer)), tokenizer, folder)
+    save_checkpoint(with_lexical(student, some_part(tokenizer)), tokenizer, folder)
     return folder
 
 
@@ -101,6 +102,17 @@ def test_shifts_are_those_of_bm25(tokenizers):
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5)
 
 
+def test_shift_of_a_pair_does_not_depend_on_the_others(folder, texts, monkeypatch):
+    scorer, lexical = Scorer.load(folder, "torch", "fp32"), read_lexical(folder)
+    block = block_of(texts[0][:12], texts[1][:15], None)
+    together = lexical_shifts(lexical, scorer._encoder.encode_block(block))
+    monkeypatch.setattr(lexical_part, "_AT_ONCE", 7)
+    np.testing.assert_array_equal(lexical_shifts(lexical, scorer._encoder.encode_block(block)), together)
+    for row in range(0, 180, 13):
+        query, passage = (texts[side][place] for side, place in enumerate(block.pairs[row]))
+        assert lexical_shifts(lexical, scorer._encoder.encode([query], [passage]))[0] == together[row]
+
+
 def _inputs(encoder: PairEncoder, pairs) -> dict[str, torch.Tensor]:
     batch = encoder.batch(pairs, np.arange(len(pairs.lengths)))
     return {name: torch.from_numpy(getattr(batch, name)) for name in ("input_ids", "attention_mask")}
@@ -126,7 +138,7 @@ def test_more_shared_words_never_score_lower(folder):
 
 def test_folder_tells_it_without_torch(folder, tokenizers, student_folder):
     found = read_lexical(folder)
-    expected = lexical_part(tokenizers["bert"])
+    expected = some_part(tokenizers["bert"])
     np.testing.assert_array_equal(found.token_weights, expected.token_weights)
     assert replace(found, token_weights=None) == replace(expected, token_weights=None)
     assert read_lexical(student_folder) is None
