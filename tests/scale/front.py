@@ -17,24 +17,31 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from jobs.reports import run_json
 from mkdm import Scorer
 from mkdm.benchmark.flops import lean_cost
-from mkdm.model import PASSAGE_POSITION, MkdmModel, Separation, load_tokenizer, save_checkpoint
+from mkdm.benchmark.setup import export_openvino
+from mkdm.model import PASSAGE_POSITION, MkdmModel, Separation, load_checkpoint, load_tokenizer, save_checkpoint
+from mkdm.scoring import pair_encoder
 
 PASSAGES, QUERIES = 12, {"the funnel's": 250, "a tenth of it": 25}
-PEER_PAIRS = 600
+PEER_PAIRS, CALIBRATION_PAIRS = 600, 60
 SHAPES = ["3,0", "3,1", "4,0", "4,2", "6,0", "6,4", "12,0", "12,9", "12,10"]
 
 
-def student(encoder: str, layers: int, separate: int, work: Path) -> Path:
-    """The folder of a shape's student, written where it is not there yet."""
+def student(encoder: str, layers: int, separate: int, work: Path, calibration: pa.Table | None) -> Path:
+    """The folder of a shape's student, with int8 files where there are pairs to calibrate them on; written once."""
     folder = work / f"student-{layers}-{separate}"
     if not (folder / "config.json").exists():
         tokenizer = load_tokenizer(encoder)
         separation = Separation(separate, PASSAGE_POSITION, tokenizer.sep_token_id) if separate else None
         save_checkpoint(MkdmModel.from_encoder(encoder, layers, (), 0.9, 160, separation), tokenizer, folder)
+    if calibration is not None and not (folder / "openvino").exists():
+        model, tokenizer, _ = load_checkpoint(folder)
+        inputs = pair_encoder(tokenizer, model.max_length, separation=model.separation)
+        export_openvino(folder, ["int8"], calibration, inputs)
     return folder
 
 
@@ -70,13 +77,15 @@ def main() -> None:
     parser.add_argument("--pairs", required=True, help="Parquet file with query_id, query, passage_id, passage")
     parser.add_argument("--work", required=True, type=Path, help="folder for the students")
     parser.add_argument("--shapes", nargs="+", default=SHAPES, help="k,s of each; others are told by the first")
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--precision", default="fp32", help="int8 exports the students first; the peer's is fp32 then")
     parser.add_argument("--rounds", type=int, default=1)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     shapes = [(int(k), int(s)) for k, s in (shape.split(",") for shape in given.shapes)]
-    folders = [student(given.encoder, *shape, given.work) for shape in shapes]
     pairs = pd.read_parquet(given.pairs)
+    chosen = pairs.sample(CALIBRATION_PAIRS, random_state=0)[["query_id", "query", "passage_id", "passage"]]
+    calibration = pa.Table.from_pandas(chosen, preserve_index=False) if given.precision == "int8" else None
+    folders = [student(given.encoder, *shape, given.work, calibration) for shape in shapes]
     texts = [
         pairs.drop_duplicates(f"{name}_id").sample(many, random_state=0)[name].tolist()
         for name, many in (("query", max(QUERIES.values())), ("passage", PASSAGES))
@@ -84,7 +93,8 @@ def main() -> None:
     peer: list[float] = []
     rates: dict[tuple[int, int], list[dict[str, float]]] = {shape: [] for shape in shapes}
     for _ in range(given.rounds):
-        peer.append(peer_rate(folders[0], pairs.sample(PEER_PAIRS, random_state=0), given.precision, given.work))
+        of_peer = "fp32" if given.precision == "int8" else given.precision
+        peer.append(peer_rate(folders[0], pairs.sample(PEER_PAIRS, random_state=0), of_peer, given.work))
         print(f"CrossEncoder.predict, {shapes[0]}: {peer[-1]:.1f} pairs/s", flush=True)
         for shape, folder in zip(shapes, folders, strict=True):
             with ProcessPoolExecutor(1, get_context("spawn")) as alone:
