@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -13,6 +14,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
+from mkdm.model.lexical import Lexical
 from mkdm.model.student import MkdmConfig, MkdmModel
 
 SAMPLE = Path(__file__).parent / "sample"
@@ -119,6 +121,12 @@ def separate_student(
         separator_id=tokenizer.sep_token_id,
     )
     return spread_scores(MkdmModel(config).eval())
+
+
+def lexical_part(tokenizer) -> Lexical:
+    """Some weights of tokens, as they come back from fp16."""
+    table = np.random.default_rng(1).uniform(0.5, 8, len(tokenizer)).astype(np.float16).astype(np.float32)
+    return Lexical(0.8, -1.25, 20.0, tokenizer.sep_token_id, table)
 
 
 def spread_scores(model, factor=5.0):

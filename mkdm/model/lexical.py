@@ -20,7 +20,8 @@ from mkdm.errors import ConfigError, ModelError
 from mkdm.model.folder import read_json
 
 K1, B = 1.2, 0.75
-"""How soon a repeated token counts no more, and how much longer passages count less."""
+"""How soon a repeated token counts no more, and how much longer passages count less. No version of a student tells
+them, so they never change; those of the prefilter (`mkdm.text.block_scores`) may."""
 TABLE = "lexical.token_weights"
 """The tensor of a student's weights that holds its table."""
 

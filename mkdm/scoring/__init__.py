@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mkdm.scoring.separate_scoring import score_at_once
     from mkdm.scoring.separate_texts import PairTexts, SeparatePairEncoder
     from mkdm.scoring.template import Template
+    from mkdm.scoring.token_cache import distinct_ids
     from mkdm.scoring.torch_backend import (
         DTYPES,
         PROBE,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mkdm.model import Lexical
 from mkdm.scoring.encoding import EncodedPairs
-from mkdm.scoring.token_cache import Ids
+from mkdm.scoring.token_cache import Ids, distinct_ids
 
 _AT_ONCE = 8192
 """Pairs whose texts' tokens are laid side by side at once: some 20 MB."""
@@ -26,8 +26,8 @@ def lexical_shifts(lexical: Lexical, pairs: EncodedPairs) -> NDArray[np.float32]
     shifts = np.zeros(len(pairs.lengths), dtype=np.float32)
     if not len(good):
         return shifts
-    queries, query_of = _distinct([pairs.query_ids[row] for row in good])
-    passages, passage_of = _distinct([pairs.passage_ids[row] for row in good])
+    queries, query_of = distinct_ids([pairs.query_ids[row] for row in good])
+    passages, passage_of = distinct_ids([pairs.passage_ids[row] for row in good])
     size = len(lexical.token_weights)
     asked, known = _counts(queries, size), _counts(passages, size)
     asked.data = lexical.token_weights[asked.indices].astype(np.float64)
@@ -48,20 +48,6 @@ def moved(outputs: NDArray[np.float32], shifts: NDArray[np.float32]) -> NDArray[
     scores = 0.5 * (1 + np.tanh(logits / 2))  # the sigmoid, which never overflows
     result: NDArray[np.float32] = np.stack((scores, logits), axis=1).astype(np.float32)
     return result
-
-
-def _distinct(texts: Sequence[Ids]) -> tuple[list[Ids], NDArray[np.int64]]:
-    """The texts, equal ones once, and by given text its place among them."""
-    found: dict[bytes, int] = {}
-    kept: list[Ids] = []
-    places = np.zeros(len(texts), dtype=np.int64)
-    for row, ids in enumerate(texts):
-        key = ids.tobytes()
-        if key not in found:
-            found[key] = len(kept)
-            kept.append(ids)
-        places[row] = found[key]
-    return kept, places
 
 
 def _counts(texts: Sequence[Ids], size: int) -> Any:

@@ -12,7 +12,7 @@ from mkdm.scoring.backend import Backend, TextReader
 from mkdm.scoring.batching import token_budget_batches
 from mkdm.scoring.encoding import EncodedPairs, PairEncoder, bisect_failures
 from mkdm.scoring.separate_texts import PairTexts, SeparatePairEncoder
-from mkdm.scoring.token_cache import Ids
+from mkdm.scoring.token_cache import distinct_ids
 
 SpareMemory = Callable[[int, int, Exception], None]
 
@@ -76,15 +76,9 @@ def score_at_once(backend: Backend | TextReader, encoder: PairEncoder, pairs: En
         return backend.score(encoder.batch(pairs, rows))
     if not isinstance(encoder, SeparatePairEncoder):
         raise TypeError("a backend that reads texts apart takes pairs that are encoded so")
-    places = np.stack([_numbers(ids) for ids in (pairs.query_ids, pairs.passage_ids)], axis=1)
+    places = np.stack([distinct_ids(ids)[1] for ids in (pairs.query_ids, pairs.passage_ids)], axis=1)
     texts = encoder.texts(pairs, places, rows)
     every = np.arange(len(texts.ids))
     states = backend.new_states(texts.tokens)
     backend.read(encoder.text_batch(texts, every), states, texts.state_rows(every))
     return backend.score_pairs(states, texts.pair_batch(rows))
-
-
-def _numbers(texts: list[Ids]) -> NDArray[np.int64]:
-    """int64[n]: equal texts have equal numbers."""
-    numbers: dict[bytes, int] = {}
-    return np.array([numbers.setdefault(ids.tobytes(), len(numbers)) for ids in texts], dtype=np.int64)

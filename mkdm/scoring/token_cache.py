@@ -1,6 +1,7 @@
 """Token ids of the texts seen last: in the funnel a passage is met in hundreds of pairs, a query in as many."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from sys import getsizeof
 from threading import Lock
 from weakref import WeakValueDictionary
@@ -61,6 +62,14 @@ class TokenCache:
             self._bytes += _size(text, ids)
             while self._bytes > self._max_bytes:
                 self._bytes -= _size(*self._ids.popitem(last=False))
+
+
+def distinct_ids(texts: Sequence[Ids]) -> tuple[list[Ids], NDArray[np.int64]]:
+    """Of n texts' ids the distinct ones, in order of their first; and int64[n], by text its place among them."""
+    found: dict[bytes, int] = {}
+    places = np.array([found.setdefault(ids.tobytes(), len(found)) for ids in texts], dtype=np.int64)
+    _, first = np.unique(places, return_index=True)
+    return [texts[place] for place in first.tolist()], places
 
 
 def _size(text: str, ids: Ids) -> int:

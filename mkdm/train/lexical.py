@@ -9,8 +9,8 @@ import torch
 
 from mkdm.config import parse_config, require_at_least
 from mkdm.errors import ConfigError, ModelError
-from mkdm.model import Lexical, MkdmConfig, MkdmModel, folder_of, load_checkpoint, save_checkpoint
-from mkdm.scoring import EncodedPairs, lexical_shifts
+from mkdm.model import Lexical, LexicalModule, MkdmConfig, MkdmModel, folder_of, load_checkpoint, save_checkpoint
+from mkdm.scoring import EncodedPairs, distinct_ids, lexical_shifts
 from mkdm.train.arrow_feed import row_groups
 from mkdm.train.rows import TrainingRows
 from mkdm.train.stage import TRAIN
@@ -86,11 +86,11 @@ def lexical_of(rows: TrainingRows, query_start: int, separator_id: int, size: in
         size: V, token ids that the student knows.
     """
     pairs = texts_of(rows, query_start, separator_id)
-    passages = {ids.tobytes(): ids for ids in pairs.passage_ids}
+    passages, _ = distinct_ids(pairs.passage_ids)
     frequencies = np.zeros(size, dtype=np.int64)
-    for ids in passages.values():
+    for ids in passages:
         frequencies[np.unique(ids)] += 1
-    number, length = len(passages), sum(map(len, passages.values()))
+    number, length = len(passages), sum(map(len, passages))
     table = np.log1p((number - frequencies + 0.5) / (frequencies + 0.5)).astype(np.float16).astype(np.float32)
     lexical = Lexical(1.0, 0.0, length / number, separator_id, table)
     return replace(lexical, centre=float(lexical_shifts(lexical, pairs).mean()))
@@ -109,7 +109,7 @@ def texts_of(rows: TrainingRows, query_start: int, separator_id: int) -> Encoded
 
 
 def with_lexical(student: MkdmModel, lexical: Lexical) -> MkdmModel:
-    """The student with that lexical part, in place of its own if it has one; the weights are shared."""
+    """A copy of the student with that lexical part; its own, if it has one, is taken off."""
     student.take_lexical()
     own = student.config.own() | {
         "separator_id": lexical.separator_id,
@@ -118,8 +118,7 @@ def with_lexical(student: MkdmModel, lexical: Lexical) -> MkdmModel:
         "lexical_length": lexical.passage_length,
     }
     made = MkdmModel(MkdmConfig(**own))
-    weights = student.state_dict() | {"lexical.token_weights": torch.from_numpy(lexical.token_weights)}
-    made.load_state_dict(weights)
+    made.load_state_dict(student.state_dict() | LexicalModule.of(lexical).state_dict(prefix="lexical."))
     made.eval()
     return made
 

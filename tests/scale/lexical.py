@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from recall import add_flags, candidates, first_golden, prepared
-from rescore import figures, gains
+from rescore import figures, gains, interval
 from scipy.special import logit
 
 from jobs.run import RunConfig, run
@@ -79,9 +79,8 @@ def main() -> None:
 
 def difference(lists: pd.DataFrame, before: pd.Series, order: str = "order") -> str:
     """Of MRR, with its interval."""
-    found = (gains(first_golden(lists, order)) - before).to_numpy()
-    again = np.random.default_rng(0).choice(found, (2000, len(found))).mean(axis=1)
-    low, high = np.quantile(again, (0.025, 0.975))
+    found = gains(first_golden(lists, order)) - before
+    low, high = interval(found)
     return f"{found.mean():+.3f} ({low:+.3f} to {high:+.3f})"
 
 

@@ -44,9 +44,15 @@ def figures(rows: pd.DataFrame, order: str) -> str:
         low, high = binomtest(hits, len(first)).proportion_ci(method="wilson")
         cells.append(f"{hits / len(first):.3f} ({low:.3f}–{high:.3f})")
     found = gains(first)
+    low, high = interval(found)
+    return " | ".join([*cells, f"{found.mean():.3f} ({low:.3f}–{high:.3f})"])
+
+
+def interval(found: pd.Series) -> tuple[float, float]:
+    """The 95 % interval of a mean over queries, by a bootstrap."""
     again = np.random.default_rng(0).choice(found, (2000, len(found))).mean(axis=1)
     low, high = np.quantile(again, (0.025, 0.975))
-    return " | ".join([*cells, f"{found.mean():.3f} ({low:.3f}–{high:.3f})"])
+    return float(low), float(high)
 
 
 def gains(first: pd.Series) -> pd.Series:

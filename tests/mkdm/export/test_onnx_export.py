@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import separate_student, spread_scores, tiny_config
+from tiny_models import lexical_part, separate_student, spread_scores, tiny_config
 from tiny_teachers import chat_tokenizer, save_classifier, save_generator
 from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification
 
 from mkdm.errors import ModelError
 from mkdm.export import ExportSettings, ValidationPairs, export_onnx
-from mkdm.model import Lexical, load_checkpoint, model_version, read_export, save_checkpoint
+from mkdm.model import load_checkpoint, model_version, read_export, save_checkpoint
 from mkdm.scoring import Scorer
 from mkdm.train.lexical import with_lexical
 
@@ -74,9 +74,7 @@ def check(folder: Path, validation: ValidationPairs, texts) -> None:
 
 def test_lexical_part_is_in_the_file(student_folder, validation, texts, tmp_path):
     model, tokenizer, _ = load_checkpoint(student_folder)
-    table = np.random.default_rng(0).uniform(1, 8, len(tokenizer)).astype(np.float32)
-    lexical = Lexical(0.7, -1.0, 30.0, tokenizer.sep_token_id, table)
-    save_checkpoint(with_lexical(model.model, lexical), tokenizer, tmp_path)
+    save_checkpoint(with_lexical(model.model, lexical_part(tokenizer)), tokenizer, tmp_path)
     check(tmp_path, validation, texts)
     others = Scorer.load(student_folder, "torch", "fp32").score(*texts)
     assert np.abs(outputs(tmp_path, "fp32", *texts)["score"] - others).max() > 0.01

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import separate_student, spread_scores, tiny_config, tiny_student
+from tiny_models import lexical_part, separate_student, spread_scores, tiny_config, tiny_student
 from transformers import AutoModelForSequenceClassification
 
 from mkdm.errors import ConfigError, InputError, ModelError
@@ -14,7 +14,6 @@ from mkdm.export.openvino_export import ExportSettings, export_model
 from mkdm.export.quality_gate import ValidationPairs
 from mkdm.model.checkpoint import save_checkpoint
 from mkdm.model.ir_files import BY_SPEED, check_backend, read_export
-from mkdm.model.lexical import Lexical
 from mkdm.scoring import machine
 from mkdm.scoring.scorer import Scorer
 from mkdm.train.lexical import with_lexical
@@ -50,9 +49,7 @@ def test_fp32_equals_torch_in_batches_of_any_shape(exported_folder, texts):
 def test_lexical_part_is_added_to_what_the_files_say(separate, tokenizers, texts, validation, tmp_path):
     tokenizer = tokenizers["bert"]
     student = separate_student("bert", tokenizer, 4, separate, 128)
-    table = np.random.default_rng(0).uniform(1, 8, len(tokenizer)).astype(np.float32)
-    lexical = Lexical(0.7, -1.0, 30.0, tokenizer.sep_token_id, table)
-    save_checkpoint(with_lexical(student, lexical), tokenizer, tmp_path)
+    save_checkpoint(with_lexical(student, lexical_part(tokenizer)), tokenizer, tmp_path)
     export_model(tmp_path, (texts[0][:5], texts[1][:5]), validation, ExportSettings(("fp32",), max_auc_loss=1.0))
     expected = Scorer.load(tmp_path, "torch", "fp32").score_window(*texts)
     found = Scorer.load(tmp_path, "openvino", "fp32").score_window(*texts)

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import FAMILIES, separate_student, tiny_student
+from tiny_models import FAMILIES, lexical_part, separate_student, tiny_student
 from transformers import AutoModelForSequenceClassification
 
 from mkdm.errors import ConfigError, ModelError
 from mkdm.evaluation.baselines import bm25
 from mkdm.model import Lexical, LexicalModule, MkdmConfig, MkdmModel, check_fitness, read_lexical, save_checkpoint
 from mkdm.model.checkpoint import load_checkpoint
-from mkdm.scoring import Scorer, lexical_part, lexical_shifts, pair_encoder, to_tensors
+from mkdm.scoring import Scorer, lexical_shifts, pair_encoder, to_tensors
 from mkdm.scoring.block import block_of
 from mkdm.scoring.encoding import PairEncoder
 from mkdm.train.lexical import with_lexical
@@ -24,14 +24,8 @@ LENGTH = 60
 CPU = torch.device("cpu")
 
 
-def some_part(tokenizer, weight: float = 0.8) -> Lexical:
-    """Some weights of tokens, as they come back from fp16."""
-    table = np.random.default_rng(1).uniform(0.5, 8, len(tokenizer)).astype(np.float16).astype(np.float32)
-    return Lexical(weight, -1.25, 20.0, tokenizer.sep_token_id, table)
-
-
 def saved(student: MkdmModel, tokenizer, folder: Path) -> Path:
-    save_checkpoint(with_lexical(student, some_part(tokenizer)), tokenizer, folder)
+    save_checkpoint(with_lexical(student, lexical_part(tokenizer)), tokenizer, folder)
     return folder
 
 
@@ -106,7 +100,7 @@ def test_shift_of_a_pair_does_not_depend_on_the_others(folder, texts, monkeypatc
     scorer, lexical = Scorer.load(folder, "torch", "fp32"), read_lexical(folder)
     block = block_of(texts[0][:12], texts[1][:15], None)
     together = lexical_shifts(lexical, scorer._encoder.encode_block(block))
-    monkeypatch.setattr(lexical_part, "_AT_ONCE", 7)
+    monkeypatch.setattr("mkdm.scoring.lexical_part._AT_ONCE", 7)
     np.testing.assert_array_equal(lexical_shifts(lexical, scorer._encoder.encode_block(block)), together)
     for row in range(0, 180, 13):
         query, passage = (texts[side][place] for side, place in enumerate(block.pairs[row]))
@@ -138,7 +132,7 @@ def test_more_shared_words_never_score_lower(folder):
 
 def test_folder_tells_it_without_torch(folder, tokenizers, student_folder):
     found = read_lexical(folder)
-    expected = some_part(tokenizers["bert"])
+    expected = lexical_part(tokenizers["bert"])
     np.testing.assert_array_equal(found.token_weights, expected.token_weights)
     assert replace(found, token_weights=None) == replace(expected, token_weights=None)
     assert read_lexical(student_folder) is None
